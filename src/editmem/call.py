@@ -1,0 +1,195 @@
+"""What one forward pass knows: which tokens are real, where prompts end, what was decided.
+
+Memories read a `Call` and never keep anything between forward passes themselves.  What must outlive a
+forward, the decision made at a prompt's end, travels with the KV cache or with the running `generate`.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CARRY = "_editmem_carry"
+IGNORED_LABEL = -100
+NO_TOKEN = -1
+
+Carry = dict[str, dict[str, Tensor]]
+
+
+class Mode(Enum):
+    """How a forward pass learns where prompts end.
+
+    BOUNDARY: it is known (from `generate`, `labels` or `prompt_lengths`).
+    SCAN: it is not; every real token may be the end of a prompt, as a causal model sees the text.
+    CONTINUE: one more token on a cache; decisions are carried on.
+    """
+
+    BOUNDARY = "boundary"
+    SCAN = "scan"
+    CONTINUE = "continue"
+
+
+@dataclass
+class Call:
+    """One forward pass of the host, as its memories see it.
+
+    Attributes:
+        mode: see `Mode`.
+        real: bool `[B, T]`, False on padding.
+        tokens: int64 `[B, T]`, or None where the host was given embeddings.
+        step: int64 `[B, T]` (BOUNDARY): distance of each token from its prompt's last token, which has 0;
+            negative inside the prompt, positive in the answer.
+        tail: int64 `[B, W]` (BOUNDARY): the tokens after the prompt's end as far as they are known,
+            padded with `NO_TOKEN`.
+        decides: whether prompt tokens are among the tokens of this forward (BOUNDARY).
+        carry: per memory, the tensors that it keeps from one forward to the next (first dimension B).
+        stand_ins: modules that run at a site in place of its memories, by site path (used while writing).
+    """
+
+    mode: Mode
+    real: Tensor
+    tokens: Tensor | None
+    step: Tensor | None = None
+    tail: Tensor | None = None
+    decides: bool = True
+    carry: Carry = field(default_factory=dict)
+    stand_ins: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Generation:
+    """A running `generate`.
+
+    Attributes:
+        columns: columns of its prompt, padding and cached turns included.
+        prompt_mask: `[rows, columns]`, False on padding; None until known.
+        pending: the call of the forward that was just prepared, in a tuple of one.
+        carry: what was decided for its rows.
+    """
+
+    columns: int
+    prompt_mask: Tensor | None = None
+    pending: tuple[Call | None] | None = None
+    carry: Carry = field(default_factory=dict)
+
+
+class Context(threading.local):
+    """Per thread: the forward in progress, the generations around it, and what the user set for it."""
+
+    def __init__(self) -> None:
+        self.call: Call | None = None
+        self.inside = False
+        self.silent = False
+        self.generations: list[Generation] = []
+        self.lengths: Tensor | None = None
+        self.stand_ins: dict[str, Any] | None = None
+
+    def __deepcopy__(self, memo: dict) -> "Context":
+        return Context()
+
+    @contextmanager
+    def setting(self, **values: Any) -> Iterator[None]:
+        """Set attributes for the duration of a block; nests."""
+        before = {name: getattr(self, name) for name in values}
+        for name, value in values.items():
+            setattr(self, name, value)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                setattr(self, name, value)
+
+
+def real_tokens(mask: Tensor | None, shape: tuple[int, int], device: torch.device) -> Tensor:
+    """Bool `[B, T]` of the newest T columns of an attention mask; masks that are not `[B, columns]` say nothing."""
+    if mask is None or not isinstance(mask, Tensor) or mask.ndim != 2:
+        return torch.ones(shape, dtype=torch.bool, device=device)
+    return mask[:, -shape[1] :].to(device=device, dtype=torch.bool)
+
+
+def tail_after(tokens: Tensor | None, step: Tensor, real: Tensor, window: int) -> Tensor:
+    """Int64 `[B, window]`: the real tokens at steps 1, 2, ... of each row."""
+    tail = torch.full((step.shape[0], window + 1), NO_TOKEN, dtype=torch.long, device=step.device)
+    if tokens is None:
+        return tail[:, :window]
+    inside = real & (step >= 1) & (step <= window)
+    slot = torch.where(inside, step - 1, window)
+    return tail.scatter(1, slot, torch.where(inside, tokens, NO_TOKEN))[:, :window]
+
+
+def call_of_forward(inputs: dict[str, Any], carry: Carry | None, window: int, lengths: Tensor | None) -> Call:
+    """The call of a forward that is not part of `generate`.
+
+    Args:
+        inputs: the host's arguments by name.
+        carry: what earlier forwards left with the cache; None where there is no cache or it is new.
+        window: W, the longest answer that a memory of this host holds, in tokens.
+        lengths: int64 `[B]`, tokens of each row's prompt, or None.
+    """
+    tokens, embeds = inputs.get("input_ids"), inputs.get("inputs_embeds")
+    given = tokens if tokens is not None else embeds
+    if given is None:
+        raise ValueError("the host was called without input_ids or inputs_embeds")
+    shape, device = (given.shape[0], given.shape[1]), given.device
+    real = real_tokens(inputs.get("attention_mask"), shape, device)
+    labels = inputs.get("labels")
+    if lengths is None and labels is None:
+        mode = Mode.CONTINUE if carry is not None and shape[1] == 1 else Mode.SCAN
+        return Call(mode, real, tokens, carry=dict(carry or {}))
+    position = real.long().cumsum(1) - 1
+    end = _end_from_labels(labels, position, real) if lengths is None else lengths.to(device) - 1
+    silent = (end < 0)[:, None]
+    step = torch.where(silent | (position < 0), -shape[1] - 1, position - end[:, None])
+    return Call(Mode.BOUNDARY, real, tokens, step, tail_after(tokens, step, real, window), carry=dict(carry or {}))
+
+
+def _end_from_labels(labels: Tensor, position: Tensor, real: Tensor) -> Tensor:
+    """Int64 `[B]`: the position before the first labelled token; the last token's where none is labelled."""
+    labelled = labels.to(real.device) != IGNORED_LABEL
+    first = labelled.long().argmax(1, keepdim=True)
+    before = position.gather(1, first).squeeze(1) - 1
+    return torch.where(labelled.any(1), before, position[:, -1])
+
+
+def call_of_generation(
+    generation: Generation, ids: Tensor, tokens: Tensor | None, new: int, columns: int, window: int
+) -> Call | None:
+    """The call of one forward inside `generate`; None when every answer that is held must have ended.
+
+    Args:
+        generation: the running generation.
+        ids: int64 `[B, ...]`, the newest tokens of each row up to now, as generation has them.
+        tokens: int64 `[B, new]`, those that this forward reads; None where it reads embeddings.
+        new: how many columns this forward adds to the cache.
+        columns: how many columns the text has by now, padding and cached turns included.
+        window: W, the longest answer held, in tokens.
+    """
+    start, end = columns - new, generation.columns
+    if start - end >= window:
+        return None
+    rows, device = ids.shape[0], ids.device
+    step = torch.arange(start - end + 1, columns - end + 1, device=device).expand(rows, new)
+    real = torch.ones_like(step, dtype=torch.bool)
+    if start < end and generation.prompt_mask is not None:
+        step, real = _steps_in_prompt(generation, step, start, min(columns, end))
+    tail = torch.full((rows, window), NO_TOKEN, dtype=torch.long, device=device)
+    known = min(columns - end, window)
+    if known > 0:
+        tail[:, :known] = ids[:, ids.shape[1] - (columns - end) :][:, :known]
+    return Call(Mode.BOUNDARY, real, tokens, step, tail, decides=start < end, carry=generation.carry)
+
+
+def _steps_in_prompt(generation: Generation, step: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
+    """Replace the steps of prompt columns by counts of real tokens, so that padding on either side is skipped."""
+    mask = generation.prompt_mask.bool()  # type: ignore[union-attr]
+    mask = mask.repeat_interleave(step.shape[0] // mask.shape[0], dim=0).to(step.device)
+    position = mask.long().cumsum(1) - 1
+    inside = torch.where(position < 0, -generation.columns - 1, position - position[:, -1:])
+    step = torch.cat([inside[:, start:stop], step[:, stop - start :]], 1)
+    real = torch.cat([mask[:, start:stop], torch.ones_like(step[:, stop - start :], dtype=torch.bool)], 1)
+    return step, real

@@ -1,0 +1,345 @@
+"""Edits: what the user asks for, what came of it, how files of them are read, how they become tokens."""
+
+import csv
+import dataclasses
+import hashlib
+import json
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from editmem.errors import InvalidEditError
+
+Prompt = str | Sequence[Mapping[str, str]]
+MODALITIES = ("text", "visual")
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A prompt and the answer that it should get from now on.
+
+    Args:
+        prompt: the text to complete, or chat messages (`[{"role": "user", "content": ...}]`), to which the
+            tokenizer's chat template is applied.
+        target: the answer. A space is put between a raw prompt and its answer where the language writes one.
+        id: how to call the edit later; made from prompt and target where not given.
+        subject: whom or what the prompt is about, for routers that use it.
+        image: the picture that a visual edit is about.
+        modality: "text" or "visual".
+        source: where the correction comes from; kept, not interpreted.
+        tags: labels of the user's own; kept, not interpreted.
+
+    Raises:
+        InvalidEditError: if prompt or target is empty or of the wrong type, or a field holds what it cannot.
+    """
+
+    prompt: Prompt
+    target: str
+    _: dataclasses.KW_ONLY
+    id: str | None = None
+    subject: str | None = None
+    image: Any = None
+    modality: str = "text"
+    source: str | None = None
+    tags: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_prompt(self.prompt)
+        if not isinstance(self.target, str) or not self.target.strip():
+            raise InvalidEditError(f"target must be text that is not empty, got {self.target!r}")
+        if self.modality not in MODALITIES:
+            raise InvalidEditError(f"modality must be one of {MODALITIES}, got {self.modality!r}")
+        if isinstance(self.tags, str):
+            raise InvalidEditError(f"tags must be a sequence of strings, got the string {self.tags!r}")
+        object.__setattr__(self, "tags", tuple(self.tags))
+        for name in ("id", "subject", "source"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, str) or not value.strip()):
+                raise InvalidEditError(f"{name} must be text that is not empty, or None, got {value!r}")
+        if self.id is None:
+            object.__setattr__(self, "id", _make_id(self.prompt, self.target))
+
+    @property
+    def prompt_key(self) -> str:
+        """Equal for two edits of the same prompt."""
+        return self.prompt if isinstance(self.prompt, str) else json.dumps([dict(m) for m in self.prompt])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields that are set, as JSON can hold them."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        fields["tags"] = list(self.tags)
+        if not isinstance(self.prompt, str):
+            fields["prompt"] = [dict(message) for message in self.prompt]
+        return {name: value for name, value in fields.items() if value not in (None, [])}
+
+
+@dataclass(frozen=True)
+class EditRecord:
+    """What came of an edit.
+
+    Attributes:
+        edit: what was asked for.
+        took: whether the model now answers the prompt with the target, checked token by token.
+        loss_before, loss_after: mean negative log-likelihood of the target's tokens, in nats.
+        answer_before, answer_after: what greedy decoding says, as many tokens as the target has.
+        steps: optimiser steps.
+        seconds: wall time; of an edit written in a batch, its share.
+        notes: what the user should know, such as why it did not take.
+    """
+
+    edit: Edit
+    took: bool
+    loss_before: float
+    loss_after: float
+    answer_before: str
+    answer_after: str
+    steps: int
+    seconds: float
+    notes: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        return str(self.edit.id)
+
+    def to_dict(self) -> dict[str, Any]:
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {**fields, "edit": self.edit.to_dict(), "notes": list(self.notes)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "EditRecord":
+        return cls(**{**data, "edit": edit_of(data["edit"]), "notes": tuple(data["notes"])})
+
+
+@dataclass(frozen=True)
+class EncodedEdit:
+    """An edit as token ids.
+
+    Attributes:
+        edit: what it encodes.
+        prompt: ids of the prompt, special tokens included.
+        target: ids of the answer, as the model is to generate them.
+        contexts: further prompts, with other text in front, from which the answer must follow too.
+    """
+
+    edit: Edit
+    prompt: tuple[int, ...]
+    target: tuple[int, ...]
+    contexts: tuple[tuple[int, ...], ...] = field(default=())
+
+
+def _check_prompt(prompt: Any) -> None:
+    if isinstance(prompt, str):
+        if not prompt.strip():
+            raise InvalidEditError(f"prompt must not be empty, got {prompt!r}")
+        return
+    messages = list(prompt) if isinstance(prompt, Iterable) else []
+    well_formed = all(isinstance(m, Mapping) and isinstance(m.get("content"), str) and "role" in m for m in messages)
+    if not messages or not well_formed or not any(m["content"].strip() for m in messages):
+        raise InvalidEditError(
+            f"prompt must be text, or chat messages with 'role' and 'content' that are not empty, got {prompt!r}"
+        )
+
+
+def _make_id(prompt: Prompt, target: str) -> str:
+    text = prompt if isinstance(prompt, str) else json.dumps([dict(message) for message in prompt])
+    return hashlib.sha256(f"{text}\0{target}".encode()).hexdigest()[:12]
+
+
+def edit_of(item: Any, where: str = "") -> Edit:
+    """An `Edit` from an `Edit`, a mapping of its fields, or a (prompt, target) pair.
+
+    Raises:
+        InvalidEditError: naming `where` it stood, if it is none of these or a field is unknown or wrong.
+    """
+    try:
+        if isinstance(item, Edit):
+            return item
+        if isinstance(item, Mapping):
+            known = {f.name for f in dataclasses.fields(Edit)}
+            if unknown := set(item) - known:
+                raise InvalidEditError(f"unknown field {sorted(unknown)}; an edit has {sorted(known)}")
+            if missing := {"prompt", "target"} - set(item):
+                raise InvalidEditError(f"field {sorted(missing)} is missing")
+            return Edit(**item)
+        if isinstance(item, (tuple, list)) and len(item) == 2:
+            return Edit(*item)
+        raise InvalidEditError(f"expected an Edit, a mapping of its fields or a (prompt, target) pair, got {item!r}")
+    except InvalidEditError as error:
+        raise InvalidEditError(f"{where}: {error}" if where else str(error)) from None
+
+
+def read_edits(source: Any, target: str | None = None, **fields: Any) -> tuple[list[Edit], bool]:
+    """Everything that `Editor.edit` takes, as (edits, whether a single one was meant).
+
+    Raises:
+        InvalidEditError: at the first item that is not a valid edit, or where two of them contradict.
+    """
+    if target is not None or fields:
+        if target is None:
+            raise InvalidEditError("the target is missing: edit(prompt, target)")
+        return [Edit(source, target, **fields)], True
+    if isinstance(source, (Edit, Mapping)):
+        return [edit_of(source)], True
+    if isinstance(source, Path) or (isinstance(source, str) and source.lower().endswith((".json", ".jsonl", ".csv"))):
+        edits = read_file(Path(source))
+    elif isinstance(source, str):
+        raise InvalidEditError(f"the target is missing: edit({source!r}, target)")
+    else:
+        edits = [edit_of(item, f"edit {number}") for number, item in enumerate(source)]
+    _check_together(edits)
+    return edits, False
+
+
+def read_file(path: Path) -> list[Edit]:
+    """The edits in a .json (list of objects), .jsonl or .csv file.
+
+    Raises:
+        InvalidEditError: naming file and line of the first record that is wrong.
+    """
+    if not path.is_file():
+        raise InvalidEditError(f"no such file: {path}")
+    try:
+        text = path.read_text(encoding="utf-8")
+        readers = {".json": _json_records, ".jsonl": _jsonl_records, ".csv": _csv_records}
+        reader = readers.get(path.suffix.lower())
+        if reader is None:
+            raise InvalidEditError(f"{path}: expected a file that ends in {', '.join(readers)}")
+        return [edit_of(record, f"{path}, {where}") for where, record in reader(text, path)]
+    except UnicodeDecodeError as error:
+        raise InvalidEditError(f"{path} is not UTF-8 text: {error}") from None
+
+
+def _json_records(text: str, path: Path) -> list[tuple[str, Any]]:
+    try:
+        records = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InvalidEditError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from None
+    if not isinstance(records, list):
+        raise InvalidEditError(f"{path}: expected a JSON list of edits, got {type(records).__name__}")
+    return [(f"record {number}", record) for number, record in enumerate(records)]
+
+
+def _jsonl_records(text: str, path: Path) -> list[tuple[str, Any]]:
+    records = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            records.append((f"line {number}", json.loads(line)))
+        except json.JSONDecodeError as error:
+            raise InvalidEditError(f"{path}, line {number}: not JSON: {error.msg}") from None
+    return records
+
+
+def _csv_records(text: str, path: Path) -> list[tuple[str, Any]]:
+    reader = csv.DictReader(text.splitlines(), strict=True)
+    records = []
+    for row in reader:
+        if None in row or None in row.values():
+            raise InvalidEditError(f"{path}, line {reader.line_num}: expected {len(reader.fieldnames or ())} columns")
+        record: dict[str, Any] = {name: value for name, value in row.items() if value}
+        if "tags" in record:
+            record["tags"] = tuple(record["tags"].split(";"))
+        records.append((f"line {reader.line_num}", record))
+    return records
+
+
+def _check_together(edits: list[Edit]) -> None:
+    by_prompt: dict[str, Edit] = {}
+    by_id: dict[str, Edit] = {}
+    for edit in edits:
+        other = by_prompt.setdefault(edit.prompt_key, edit)
+        if other.target != edit.target:
+            raise InvalidEditError(
+                f"two edits in one call contradict: {edit.prompt!r} is to answer {other.target!r} (id {other.id}) "
+                f"and {edit.target!r} (id {edit.id}); keep one"
+            )
+        if by_id.setdefault(str(edit.id), edit) is not edit:
+            raise InvalidEditError(f"the id {edit.id!r} is given twice in one call; ids must be unique")
+
+
+_NO_SPACE_SCRIPTS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN", "IDEOGRAPHIC")
+
+
+def _writes_no_space(character: str) -> bool:
+    return unicodedata.name(character, "").startswith(_NO_SPACE_SCRIPTS)
+
+
+def join(prompt: str, target: str) -> str:
+    """Prompt and answer as one text, with a space between where the language writes one."""
+    touching = prompt[-1].isspace() or target[0].isspace() or target[0] in ".,;:!?)]}%’'"
+    if touching or _writes_no_space(prompt[-1]) or _writes_no_space(target[0]):
+        return prompt + target
+    return f"{prompt} {target}"
+
+
+class Encoder:
+    """Turns prompts and edits into token ids, the same way everywhere.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer, or a processor that holds one.
+        max_length: the longest text that the host takes, in tokens; None for no limit.
+    """
+
+    def __init__(self, tokenizer: Any, max_length: int | None) -> None:
+        self.tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
+        self.max_length = max_length
+
+    def text(self, prompt: Prompt) -> str:
+        """The prompt as the host reads it, chat template applied."""
+        if isinstance(prompt, str):
+            return prompt
+        if not getattr(self.tokenizer, "chat_template", None):
+            raise InvalidEditError("the prompt is chat messages, but this tokenizer has no chat template; give text")
+        return str(self.tokenizer.apply_chat_template(list(prompt), tokenize=False, add_generation_prompt=True))
+
+    def prompt(self, prompt: Prompt) -> list[int]:
+        """Token ids of a prompt, special tokens as at inference."""
+        _check_prompt(prompt)
+        # A rendered template already holds its special tokens.
+        ids = self.tokenizer(self.text(prompt), add_special_tokens=isinstance(prompt, str))["input_ids"]
+        if self.max_length is not None and len(ids) >= self.max_length:
+            raise InvalidEditError(f"the prompt has {len(ids)} tokens, the model takes fewer than {self.max_length}")
+        return list(ids)
+
+    def edit(self, edit: Edit, prefixes: Sequence[str] = ()) -> EncodedEdit:
+        """An edit as token ids, also behind each of `prefixes` (raw prompts only).
+
+        Raises:
+            InvalidEditError: if the tokenizer cannot encode the target, or the text is too long for the model.
+        """
+        prompt = self.prompt(edit.prompt)
+        target = self._target(edit, prompt)
+        total = len(prompt) + len(target)
+        if self.max_length is not None and total > self.max_length:
+            raise InvalidEditError(
+                f"edit {edit.id}: prompt and target have {total} tokens together, the model takes {self.max_length}"
+            )
+        contexts = [self.prompt(f"{prefix} {edit.prompt}") for prefix in prefixes if isinstance(edit.prompt, str)]
+        fitting = [c for c in contexts if self.max_length is None or len(c) + len(target) <= self.max_length]
+        return EncodedEdit(edit, tuple(prompt), tuple(target), tuple(map(tuple, fitting)))
+
+    def _target(self, edit: Edit, prompt: list[int]) -> list[int]:
+        raw = isinstance(edit.prompt, str)
+        text = self.text(edit.prompt)
+        joined = join(text, edit.target) if raw else text + edit.target
+        ids = list(self.tokenizer(joined, add_special_tokens=raw)["input_ids"])
+        if raw and ids[-1:] == [self.tokenizer.eos_token_id] and prompt[-1:] != ids[-1:]:
+            ids = ids[:-1]
+        if ids[: len(prompt)] == prompt and len(ids) > len(prompt):
+            target = ids[len(prompt) :]
+        else:
+            # The tokenizer merges across the border; the model will have to answer from the prompt's own tokens.
+            target = list(self.tokenizer(joined[len(text) :], add_special_tokens=False)["input_ids"])
+        unknown = self.tokenizer.unk_token_id
+        lost = not self.decode(target).strip() or (unknown is not None and unknown in target)
+        if lost:
+            raise InvalidEditError(
+                f"edit {edit.id}: the tokenizer cannot encode the target {edit.target!r} (it gives {target})"
+            )
+        return target
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))

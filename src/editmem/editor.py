@@ -1,0 +1,414 @@
+"""The handle that `wrap` returns: edit, forget, undo, explain, save."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+from transformers import AutoTokenizer
+
+from editmem import checkpoint
+from editmem.edit import Edit, EditRecord, EncodedEdit, Encoder, Prompt, read_edits
+from editmem.errors import EditMemError, HostError, InvalidEditError, UnknownEditError
+from editmem.fit import Batch, Outcome, Runner, collate, write
+from editmem.host import Host, SiteInfo
+from editmem.ledger import Event, Ledger
+from editmem.memory.base import Memory, Spec
+from editmem.slot import Slots
+
+Progress = bool | Callable[[int, int], None] | None
+_SLOW = 64  # edits in one call from which a progress bar is shown
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An edit that a prompt was compared with.
+
+    Attributes:
+        record: the edit.
+        score, threshold: how well it fits, and from where on it acts.
+        parts: what the score is made of, where it has parts.
+    """
+
+    record: EditRecord
+    score: float
+    threshold: float
+    parts: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Which edit acts on a prompt, and why.
+
+    Attributes:
+        prompt: the text as the model reads it.
+        edit: the record of the edit that acts; None if the host answers as it always did.
+        candidates: the nearest edits, best first.
+    """
+
+    prompt: str
+    edit: EditRecord | None
+    candidates: tuple[Candidate, ...]
+
+    def __str__(self) -> str:
+        lines = [f"{self.prompt!r}: " + (f"edit {self.edit.id} acts" if self.edit else "no edit acts")]
+        for candidate in self.candidates:
+            parts = "".join(f", {name} {value:.3f}" for name, value in candidate.parts.items())
+            lines.append(
+                f"  {candidate.score:.3f} (threshold {candidate.threshold:.3f}{parts})  {candidate.record.id}  "
+                f"{candidate.record.edit.prompt!r} -> {candidate.record.edit.target!r}"
+            )
+        return "\n".join(lines)
+
+
+class Editor:
+    """Edits on one model. Made by `editmem.wrap`; use as a context manager to unwrap on exit.
+
+    Attributes:
+        model: the model as it was given, usable everywhere as before.
+        specs: what was put on it.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        host: Host,
+        slots: Slots,
+        parts: Sequence[tuple[Spec, SiteInfo, Memory]],
+        tokenizer: Any,
+        ledger: Ledger,
+    ) -> None:
+        self.model = model
+        self.specs = tuple(spec for spec, _, _ in parts)
+        self._host, self._slots, self._ledger = host, slots, ledger
+        self._sites = [site for _, site, _ in parts]
+        self._memories = [memory for _, _, memory in parts]
+        self._given_tokenizer = tokenizer
+        self._encoder: Encoder | None = None
+        self._rows: list[str] = []
+
+    # The memory that edits are written to; further ones on the same host are written to by their own kind.
+    @property
+    def _memory(self) -> Memory:
+        return self._memories[0]
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer given to `wrap`, or the one that is saved where the model came from."""
+        return self._encode.tokenizer
+
+    @property
+    def _encode(self) -> Encoder:
+        if self._encoder is None:
+            tokenizer = self._given_tokenizer
+            if tokenizer is None:
+                name = self._host.model.name_or_path
+                try:
+                    tokenizer = AutoTokenizer.from_pretrained(name)
+                except (OSError, ValueError) as error:
+                    raise HostError(
+                        f"no tokenizer: none was given, and none is found where the model came from ({name!r}). "
+                        "Use editmem.wrap(model, spec, tokenizer=tokenizer)"
+                    ) from error
+            self._encoder = Encoder(tokenizer, self._host.max_length)
+        return self._encoder
+
+    @property
+    def edits(self) -> Mapping[str, EditRecord]:
+        """Active edits by id, in order of writing."""
+        return MappingProxyType({edit_id: self._ledger.record(edit_id) for edit_id in self._rows})
+
+    @property
+    def history(self) -> Ledger:
+        """Every event since the memory was made, oldest first. Nothing is ever removed from it."""
+        return self._ledger
+
+    # Editing
+
+    def edit(
+        self,
+        prompt_or_edits: Any,
+        target: str | None = None,
+        *,
+        batch_size: int = 32,
+        progress: Progress = None,
+        **fields: Any,
+    ) -> Any:
+        """Correct the model's answer to a prompt, or to many.
+
+        Args:
+            prompt_or_edits: a prompt (text or chat messages, with `target`), an `Edit` or a dict of its
+                fields, any iterable of those or of (prompt, target) pairs, or the path of a .json, .jsonl
+                or .csv file of them.
+            target: the answer, where a single prompt is given.
+            batch_size: how many independent edits are learned at once.
+            progress: True or False for a bar; a function of (done, all); None for a bar where it takes long.
+            **fields: further fields of `Edit`, where a single prompt is given.
+
+        Returns:
+            An `EditRecord` for one edit; a list of them, in order, for many. See `EditRecord.took`.
+
+        Raises:
+            InvalidEditError: if any edit is not valid; nothing is changed then.
+        """
+        self._check_attached()
+        edits, single = read_edits(prompt_or_edits, target, **fields)
+        encoded = [self._encode.edit(edit, self._prefixes(edit)) for edit in edits]
+        self._check_ids(edits)
+        self._calibrate()
+        records: list[EditRecord] = []
+        with self._frozen(), _bar(progress, len(encoded), "editing") as advance:
+            for start in range(0, len(encoded), batch_size):
+                batch = encoded[start : start + batch_size]
+                records += self._write(batch)
+                advance(len(batch))
+        return records[0] if single else records
+
+    def _prefixes(self, edit: Edit) -> list[str]:
+        return list(neutral_prompts()[: getattr(self._memory.spec, "contexts", 0)])
+
+    def _check_attached(self) -> None:
+        if not self._slots.modules:
+            raise EditMemError("this editor was unwrapped; call editmem.wrap(model, ...) again")
+
+    def _check_ids(self, edits: Sequence[Edit]) -> None:
+        for edit in edits:
+            active = self._ledger.record(str(edit.id)).edit if edit.id in self._rows else None
+            if active is not None and active.prompt_key != edit.prompt_key:
+                raise InvalidEditError(
+                    f"the id {edit.id!r} belongs to an active edit of another prompt, {active.prompt!r}; "
+                    "choose another id or forget that edit first"
+                )
+
+    @contextmanager
+    def _frozen(self) -> Iterator[None]:
+        with self._host.frozen():
+            yield
+
+    def _runner(self) -> Runner:
+        return Runner(self._host, self._sites[0], self._slots.context)
+
+    @property
+    def _pad(self) -> int:
+        tokenizer = self._encode.tokenizer
+        candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+        return next(int(token) for token in candidates if token is not None)
+
+    def _calibrate(self) -> None:
+        if self._memory.calibrated:
+            return
+        ids = [self._encode.prompt(prompt) for prompt in neutral_prompts()]
+        with self._frozen():
+            self._memory.calibrate([self._read(ids[i : i + 32]) for i in range(0, len(ids), 32)])
+
+    def _read(self, prompts: Sequence[Sequence[int]]) -> Any:
+        """What the memory's site sees of prompts, given as token ids."""
+        batch = collate([(i, ids, [0]) for i, ids in enumerate(prompts)], self._pad, self._host.device)
+        return self._runner().record(batch)[1]
+
+    def _write(self, batch: Sequence[EncodedEdit]) -> list[EditRecord]:
+        said_before = self._say([item.prompt for item in batch], [len(item.target) for item in batch])
+        keys = {item.edit.prompt_key for item in batch}
+        superseded = {
+            record.edit.prompt_key: edit_id for edit_id, record in self.edits.items() if record.edit.prompt_key in keys
+        }
+        self._erase(list(superseded.values()))
+        outcomes = write(self._runner(), self._memory, batch, self._pad)
+        self._rows += [str(item.edit.id) for item in batch]
+        records = []
+        for item, before, outcome in zip(batch, said_before, outcomes, strict=True):
+            if (old := superseded.get(item.edit.prompt_key)) is not None:
+                self._ledger.append("superseded", (old,))
+            record = self._record(item, before, outcome)
+            self._ledger.append("edited", (record.id,), record)
+            records.append(record)
+        return records
+
+    def _record(self, item: EncodedEdit, before: str, outcome: Outcome) -> EditRecord:
+        notes = list(outcome.notes)
+        after = self._encode.decode(item.target).strip()
+        if not outcome.took:
+            after = self._say([item.prompt], [len(item.target)])[0]
+            notes.append(f"did not take: the model answers {after!r}; raise `steps` or choose another layer")
+        numbers = (outcome.loss_before, outcome.loss_after, before, after, outcome.steps, outcome.seconds)
+        return EditRecord(item.edit, outcome.took, *numbers, tuple(notes))
+
+    def _say(self, prompts: Sequence[Sequence[int]], lengths: Sequence[int]) -> list[str]:
+        """What greedy decoding answers now, at most `lengths` tokens."""
+        said: list[list[int]] = [[] for _ in prompts]
+        for _ in range(max(lengths)):
+            rows = [(i, prompt, [*said[i], 0]) for i, prompt in enumerate(prompts)]
+            batch: Batch = collate(rows, self._pad, self._host.device)
+            with torch.no_grad():
+                nexts = self._runner().logits(batch, None)[:, -1].argmax(-1).tolist()
+            for answer, token in zip(said, nexts, strict=True):
+                answer.append(token)
+        decode = self._encode.decode
+        return [decode(answer[:length]).strip() for answer, length in zip(said, lengths, strict=True)]
+
+    # Taking back
+
+    def forget(self, *ids: str) -> None:
+        """Make the model as if these edits had never been made.
+
+        With storage that edits share, the others are written anew; that takes as long as writing them.
+
+        Raises:
+            UnknownEditError: if an id is not that of an active edit; nothing is changed then.
+        """
+        self._check_attached()
+        for edit_id in ids:
+            if edit_id not in self._rows:
+                raise UnknownEditError(f"no active edit has the id {edit_id!r}; see editor.edits")
+        self._erase(list(dict.fromkeys(ids)))
+        if ids:
+            self._ledger.append("forgotten", tuple(dict.fromkeys(ids)))
+
+    def undo(self, n: int = 1) -> None:
+        """Take back the last `n` edits or forgettings that still stand. The history keeps both.
+
+        Raises:
+            EditMemError: if fewer than `n` can be taken back; nothing is changed then.
+        """
+        self._check_attached()
+        standing = self._ledger.standing()
+        actions = [event for event in standing if event.kind != "superseded"]
+        if not 1 <= n <= len(actions):
+            raise EditMemError(f"cannot undo {n} events: {len(actions)} can be taken back")
+        undone = {event.number for event in actions[-n:]}
+        undone |= {e.number for e in standing if e.kind == "superseded" and e.number + 1 in undone}
+        events = [*self._ledger, Event(len(self._ledger), "undone", (), 0.0, None, tuple(undone))]
+        wanted = Ledger()
+        wanted.take_over(events)
+        active = wanted.active()
+        changed = tuple(edit_id for edit_id in dict.fromkeys([*self._rows, *active]) if (edit_id in self._rows) != (edit_id in active))
+        self._erase([edit_id for edit_id in self._rows if edit_id not in active])
+        self._rewrite([edit_id for edit_id in active if edit_id not in self._rows])
+        self._ledger.append("undone", changed, undoes=tuple(sorted(undone)))
+
+    def _erase(self, ids: Sequence[str]) -> None:
+        if not ids:
+            return
+        rows = sorted(self._rows.index(edit_id) for edit_id in ids)
+        if self._memory.replays:
+            kept = [edit_id for edit_id in self._rows if edit_id not in set(ids)]
+            self._memory.erase(range(len(self._rows)))
+            self._rows = []
+            self._rewrite(kept)
+        else:
+            self._memory.erase(rows)
+            self._rows = [edit_id for edit_id in self._rows if edit_id not in set(ids)]
+
+    def _rewrite(self, ids: Sequence[str]) -> None:
+        """Write edits again from the ledger, one by one, in order."""
+        with self._frozen():
+            for edit_id in ids:
+                edit = self._ledger.record(edit_id).edit
+                write(self._runner(), self._memory, [self._encode.edit(edit, self._prefixes(edit))], self._pad)
+                self._rows.append(edit_id)
+
+    # Looking
+
+    def explain(self, prompt: Prompt, *, top: int = 5) -> Explanation:
+        """Which edit acts on a prompt, with what score against which threshold, and what came next.
+
+        Args:
+            prompt: text or chat messages.
+            top: how many candidates to show.
+        """
+        self._check_attached()
+        text, candidates = self._encode.text(prompt), []
+        if len(self._memory):
+            with self._frozen():
+                found = self._memory.match(self._read([self._encode.prompt(prompt)]), top)[0]
+            for match in found:
+                record = self._ledger.record(self._rows[match.row])
+                candidates.append(Candidate(record, match.score, match.threshold, match.parts))
+        acts = bool(candidates) and candidates[0].score >= candidates[0].threshold
+        return Explanation(text, candidates[0].record if acts else None, tuple(candidates))
+
+    def off(self) -> AbstractContextManager[None]:
+        """The bare host inside the block, for the thread that enters it; nests."""
+        return self._slots.context.setting(silent=True)
+
+    def prompt_lengths(self, lengths: Sequence[int] | Tensor) -> AbstractContextManager[None]:
+        """Say where each row's prompt ends, for forwards that score a prompt and its answer together.
+
+        Args:
+            lengths: for each row of the batch the number of its prompt's tokens, padding not counted.
+        """
+        return self._slots.context.setting(lengths=torch.as_tensor(lengths, dtype=torch.long))
+
+    # Keeping
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the memory, not the host, to a folder that `editmem.load` reads. A crash leaves the old one."""
+        checkpoint.save(Path(folder), self._state())
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Save to a repository on the Hub; `options` go to `huggingface_hub.HfApi`. Returns its URL."""
+        return checkpoint.push(repo_id, self._state(), **options)
+
+    def _state(self) -> checkpoint.State:
+        return checkpoint.State(
+            specs=[spec.to_dict() for spec in self.specs],
+            host=self._host.fingerprint(),
+            tokenizer=checkpoint.tokenizer_fingerprint(self._encode.tokenizer),
+            rows=list(self._rows),
+            events=list(self._ledger),
+            tensors=[memory.tensors() if memory.calibrated else {} for memory in self._memories],
+        )
+
+    def _restore(self, state: checkpoint.State) -> None:
+        """Take over a saved state; called on a fresh editor only."""
+        for memory, tensors in zip(self._memories, state.tensors, strict=True):
+            if tensors:
+                memory.load_tensors(tensors)
+        self._rows = list(state.rows)
+        self._ledger.take_over(state.events)
+
+    # Leaving
+
+    def unwrap(self) -> nn.Module:
+        """Take everything off the model and return it, as it was before `wrap`."""
+        self._slots.detach()
+        return self.model
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.unwrap()
+
+    def __repr__(self) -> str:
+        methods = ", ".join(spec.method for spec in self.specs)
+        return f"Editor({type(self._host.model).__name__}, {methods}, {len(self._rows)} edits)"
+
+
+def neutral_prompts() -> tuple[str, ...]:
+    """Prompts about nothing in particular, for background and threshold."""
+    text = resources.files(__package__).joinpath("neutral.txt").read_text(encoding="utf-8")
+    return tuple(line for line in text.splitlines() if line)
+
+
+@contextmanager
+def _bar(progress: Progress, total: int, label: str) -> Iterator[Callable[[int], None]]:
+    with ExitStack() as stack:
+        if callable(progress):
+            done = 0
+
+            def advance(count: int) -> None:
+                nonlocal done
+                done += count
+                progress(done, total)
+
+            yield advance
+        else:
+            shown = total >= _SLOW if progress is None else progress
+            yield stack.enter_context(tqdm(total=total, desc=label, unit="edit", disable=not shown)).update

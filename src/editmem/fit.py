@@ -1,0 +1,243 @@
+"""Write edits: the one optimisation loop.
+
+Everything below the edited block is frozen. It runs once; what its blocks return is recorded, and replayed
+in every optimiser step, so that a step costs the blocks above only. This holds for any architecture.
+"""
+
+import inspect
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from editmem.call import IGNORED_LABEL, Call, Context, Mode, tail_after
+from editmem.edit import EncodedEdit
+from editmem.errors import InvalidEditError
+from editmem.host import Host, SiteInfo
+from editmem.memory.base import Draft, Memory, Prompts
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one edit, in numbers.
+
+    Attributes:
+        took: whether the model, memory and router included, now says the target token by token.
+        loss_before, loss_after: mean negative log-likelihood of the target, in nats.
+        steps: optimiser steps.
+        seconds: share of the wall time.
+        notes: the memory's notes for the user.
+    """
+
+    took: bool
+    loss_before: float
+    loss_after: float
+    steps: int
+    seconds: float
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of token ids, left-padded so that all texts end in the last column.
+
+    Attributes:
+        ids: int64 `[B, T]`, prompt and all target tokens but the last.
+        mask: int64 `[B, T]`.
+        step: int64 `[B, T]`, distance from the prompt's last token.
+        labels: int64 `[B, L]`, the target, right-aligned, `IGNORED_LABEL` before it.
+        owner: int64 `[B]`, which edit a row belongs to; the first rows are the edits' plain prompts.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    step: Tensor
+    labels: Tensor
+    owner: Tensor
+
+    def call(self) -> Call:
+        real = self.mask.bool()
+        tail = tail_after(self.ids, self.step, real, self.labels.shape[1])
+        return Call(Mode.BOUNDARY, real, self.ids, self.step, tail)
+
+
+def collate(rows: Sequence[tuple[int, Sequence[int], Sequence[int]]], pad: int, device: torch.device) -> Batch:
+    """A batch of (owner, prompt ids, target ids) rows."""
+    texts = [[*prompt, *target[:-1]] for _, prompt, target in rows]
+    width = max(map(len, texts))
+    longest = max(len(target) for _, _, target in rows)
+    ids = [[pad] * (width - len(text)) + text for text in texts]
+    mask = [[0] * (width - len(text)) + [1] * len(text) for text in texts]
+    step = [list(range(len(target) - width, len(target))) for _, _, target in rows]
+    labels = [[IGNORED_LABEL] * (longest - len(target)) + list(target) for _, _, target in rows]
+    tensors = [torch.tensor(values, device=device) for values in (ids, mask, step, labels)]
+    return Batch(*tensors, owner=torch.tensor([owner for owner, _, _ in rows], device=device))
+
+
+class Runner:
+    """Runs the host on batches with a module of our choice at a site, from the first block or from a recording.
+
+    Args:
+        host: the host.
+        site: where the stand-in sits.
+        context: the context of the slots on this host.
+    """
+
+    def __init__(self, host: Host, site: SiteInfo, context: Context) -> None:
+        self.host, self.site, self.context = host, site, context
+        parameters = inspect.signature(host.model.forward).parameters
+        self.options = {name for name in ("position_ids", "logits_to_keep", "use_cache") if name in parameters}
+
+    def logits(self, batch: Batch, stand_in: nn.Module | Callable | None) -> Tensor:
+        """Logits `[B, L, V]` of the target's tokens, with `stand_in` in place of the site's memories if given."""
+        keep = batch.labels.shape[1]
+        inputs: dict[str, Any] = {"input_ids": batch.ids, "attention_mask": batch.mask}
+        if "position_ids" in self.options:
+            inputs["position_ids"] = (batch.mask.cumsum(1) - 1).clamp(min=0)
+        if "logits_to_keep" in self.options:
+            inputs["logits_to_keep"] = keep
+        if "use_cache" in self.options:
+            inputs["use_cache"] = False
+        lengths = (batch.mask * (batch.step <= 0)).sum(1)
+        stand_ins = {} if stand_in is None else {self.site.path: stand_in}
+        with self.context.setting(stand_ins=stand_ins, lengths=lengths, silent=False):
+            return self.host.model(**inputs).logits[:, -keep:]
+
+    def record(self, batch: Batch) -> tuple[Tensor, Prompts, "Recording"]:
+        """One pass through the bare host: logits, what the site saw, and what the blocks below it returned."""
+        seen: list[Prompts] = []
+
+        def probe(x: Tensor, out: Tensor, call: Call) -> Tensor:
+            seen.append(Prompts(x, out, call))
+            return out
+
+        recording = Recording(list(self.host.blocks[: self.site.block]))
+        with torch.no_grad(), recording.recording():
+            logits = self.logits(batch, probe)
+        if not torch.isfinite(seen[0].x[batch.mask.bool()]).all():
+            raise InvalidEditError(
+                f"the host's activations at {self.site.path} are not finite (NaN or infinity); nothing was written. "
+                "Check the host's weights and dtype"
+            )
+        return logits, seen[0], recording
+
+
+class Recording:
+    """What a few modules returned in one forward pass, to be returned again without running them."""
+
+    def __init__(self, modules: list[nn.Module]) -> None:
+        self.modules = modules
+        self.outputs: list[Any] = []
+
+    def recording(self):  # type: ignore[no-untyped-def]
+        return _forwards(self.modules, [self._keeping(module.forward) for module in self.modules])
+
+    def replaying(self):  # type: ignore[no-untyped-def]
+        return _forwards(self.modules, [lambda *_, out=out, **__: out for out in self.outputs])
+
+    def _keeping(self, forward: Callable) -> Callable:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            self.outputs.append(forward(*args, **kwargs))
+            return self.outputs[-1]
+
+        return run
+
+
+@contextmanager
+def _forwards(modules: Sequence[nn.Module], forwards: Sequence[Callable]) -> Iterator[None]:
+    own = [module.__dict__.get("forward") for module in modules]
+    for module, forward in zip(modules, forwards, strict=True):
+        module.__dict__["forward"] = forward
+    try:
+        yield
+    finally:
+        for module, forward in zip(modules, own, strict=True):
+            if forward is None:
+                del module.__dict__["forward"]
+            else:
+                module.__dict__["forward"] = forward
+
+
+def _token_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Negative log-likelihood of each label, float32 `[B, L]`, 0 where there is none."""
+    flat = nn.functional.cross_entropy(
+        logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED_LABEL, reduction="none"
+    )
+    return flat.view(labels.shape)
+
+
+def _per_edit(values: Tensor, owner: Tensor, count: int, reduce: str) -> Tensor:
+    start = torch.zeros(count, dtype=values.dtype, device=values.device)
+    return start.scatter_reduce(0, owner, values, reduce, include_self=False)
+
+
+def write(runner: Runner, memory: Memory, edits: Sequence[EncodedEdit], pad: int) -> list[Outcome]:
+    """Learn a batch of edits, keep them in the memory, and check what the model says then.
+
+    Args:
+        runner: for the memory's host and site.
+        memory: where the edits go.
+        edits: what to write; independent of each other.
+        pad: a token id to pad with.
+
+    Returns:
+        What came of each edit.
+    """
+    start = time.perf_counter()
+    count = len(edits)
+    rows = [(i, edit.prompt, edit.target) for i, edit in enumerate(edits)]
+    rows += [(i, context, edit.target) for i, edit in enumerate(edits) for context in edit.contexts]
+    batch = collate(rows, pad, runner.host.device)
+    logits, prompts, recording = runner.record(batch)
+    before = _mean_losses(logits[:count], batch.labels[:count])
+    draft = memory.draft(edits, prompts, batch.owner)
+    steps = _learn(runner, draft, batch, recording, memory.spec)
+    notes = memory.commit(edits, draft, prompts)
+    with torch.no_grad():
+        plain = collate(rows[:count], pad, runner.host.device)
+        logits = runner.logits(plain, None)
+    took = ((logits.argmax(-1) == plain.labels) | (plain.labels == IGNORED_LABEL)).all(1)
+    after = _mean_losses(logits, plain.labels)
+    seconds = (time.perf_counter() - start) / count
+    columns = zip(took.tolist(), before.tolist(), after.tolist(), steps.tolist(), notes, strict=True)
+    return [Outcome(*numbers, seconds, tuple(said)) for *numbers, said in columns]
+
+
+def _token_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Negative log-likelihood of each label, float32 `[B, L]`, 0 where there is none."""
+    flat = nn.functional.cross_entropy(
+        logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED_LABEL, reduction="none"
+    )
+    return flat.view(labels.shape)
+
+
+def _mean_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean loss of each row's target, `[B]`."""
+    return _token_losses(logits, labels).sum(1) / (labels != IGNORED_LABEL).sum(1)
+
+
+def _learn(runner: Runner, draft: Draft, batch: Batch, recording: Recording, spec: Any) -> Tensor:
+    """Optimise until each target token beats all others together by the margin, in every row of its edit.
+
+    Returns:
+        int64 `[E]`, the steps that each edit took.
+    """
+    count = int(batch.owner.max()) + 1
+    steps = torch.zeros(count, dtype=torch.long, device=batch.ids.device)
+    enough = math.log1p(math.exp(-spec.margin))  # a lead of m nats over all others together is this loss
+    with recording.replaying():
+        for _ in range(spec.steps):
+            losses = _token_losses(runner.logits(batch, draft), batch.labels)
+            worst = torch.zeros(count, device=losses.device)
+            worst = worst.scatter_reduce(0, batch.owner, losses.detach().amax(1), "amax")
+            unfinished = worst > enough
+            if not bool(unfinished.any()):
+                break
+            steps += unfinished
+            draft.step(torch.where(unfinished[batch.owner][:, None], losses, 0).sum(), unfinished)
+    return steps

@@ -1,0 +1,8 @@
+"""The memories, by name. A new one is a line here."""
+
+from editmem.memory.base import Spec
+from editmem.memory.residual import MemoirSpec
+
+METHODS: dict[str, type[Spec]] = {
+    MemoirSpec.method: MemoirSpec,
+}

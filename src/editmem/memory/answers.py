@@ -1,0 +1,102 @@
+"""Follow answers token by token: an edit acts while the text since the prompt is the beginning of its target.
+
+This is what makes an edit the same in every way of decoding. Its first offset acts on the prompt's last
+token; the next acts only where the target's first token has been said; and so on. Where the text leaves
+the target, or the target has been said, the host goes on as it would.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from editmem.call import NO_TOKEN, Call, Mode
+
+
+@dataclass(frozen=True)
+class Action:
+    """Which edit acts on which token of a forward pass.
+
+    Attributes:
+        edit: int64 `[B, T]`, the row of the edit; arbitrary where nothing acts.
+        step: int64 `[B, T]`, which token of the edit's target comes next; arbitrary where nothing acts.
+        active: bool `[B, T]`.
+    """
+
+    edit: Tensor
+    step: Tensor
+    active: Tensor
+
+
+def on_track(tail: Tensor, target: Tensor) -> Tensor:
+    """How many leading tokens of `tail` `[..., W]` are those of `target` `[..., W]`: int64 `[...]`."""
+    return (tail == target).long().cumprod(-1).sum(-1)
+
+
+def follow(call: Call, edit: Tensor, targets: Tensor, lengths: Tensor) -> Action:
+    """The action where each row has one prompt and one decision (`Mode.BOUNDARY`).
+
+    Args:
+        call: the forward; `call.step` and `call.tail` are set.
+        edit: int64 `[B]`, the edit that was decided on, -1 for none.
+        targets: int64 `[N, W]`, target tokens of each edit, padded with `NO_TOKEN`.
+        lengths: int64 `[N]`, tokens in each target.
+    """
+    step, row = call.step, edit.clamp(min=0)
+    assert step is not None and call.tail is not None
+    said = on_track(call.tail, targets[row][:, : call.tail.shape[1]])
+    limit = torch.minimum(said, lengths[row] - 1)
+    active = (edit >= 0)[:, None] & (step >= 0) & (step <= limit[:, None])
+    return Action(row[:, None].expand_as(step), step.clamp(min=0), active)
+
+
+def scan(call: Call, edit: Tensor, targets: Tensor, lengths: Tensor) -> Action:
+    """The action where any token may end a prompt (`Mode.SCAN`): the earliest edit still being said acts.
+
+    Args:
+        call: the forward.
+        edit: int64 `[B, T]`, the edit that the prompt ending at each token matches, -1 for none.
+        targets, lengths: as in `follow`.
+    """
+    rows, count = edit.shape
+    window = targets.shape[1]
+    tokens = torch.full_like(edit, NO_TOKEN) if call.tokens is None else call.tokens
+    tokens = torch.where(call.real, tokens, NO_TOKEN)
+    ahead = torch.nn.functional.pad(tokens, (0, window), value=NO_TOKEN).unfold(1, window, 1)[:, 1:]
+    row = edit.clamp(min=0)
+    reach = torch.minimum(on_track(ahead, targets[row]), lengths[row] - 1)
+    reach = torch.where(edit >= 0, reach, -1)
+    ago = torch.arange(window, device=edit.device)
+    starts = torch.arange(count, device=edit.device)[:, None] - ago
+    covers = (starts >= 0) & (reach[:, starts.clamp(min=0)] >= ago)
+    step = torch.where(covers, ago, -1).max(-1).values
+    start = (torch.arange(count, device=edit.device) - step.clamp(min=0)).expand(rows, count)
+    return Action(row.gather(1, start), step.clamp(min=0), (step >= 0) & call.real)
+
+
+def last_action(action: Action, call: Call) -> dict[str, Tensor]:
+    """What to carry to the next token: edit and step at each row's last real token, -1 where nothing acts."""
+    columns = torch.arange(call.real.shape[1], device=call.real.device)
+    last = torch.where(call.real, columns, 0).max(1, keepdim=True).values
+    active = action.active.gather(1, last)
+    return {
+        "edit": torch.where(active, action.edit.gather(1, last), -1).squeeze(1),
+        "step": torch.where(active, action.step.gather(1, last), -1).squeeze(1),
+    }
+
+
+def nothing(call: Call) -> Action:
+    """The action of no edit."""
+    zeros = torch.zeros_like(call.real, dtype=torch.long)
+    return Action(zeros, zeros, torch.zeros_like(call.real))
+
+
+def proceed(call: Call, carried: dict[str, Tensor], targets: Tensor, lengths: Tensor) -> Action:
+    """The action on one more token of a cached text (`Mode.CONTINUE`)."""
+    assert call.mode is Mode.CONTINUE
+    if "edit" not in carried or call.tokens is None:
+        return nothing(call)
+    row, step = carried["edit"].clamp(min=0), carried["step"].clamp(min=0)
+    said = targets[row].gather(1, step[:, None]) == call.tokens
+    active = (carried["edit"] >= 0)[:, None] & said & (step + 1 < lengths[row])[:, None] & call.real
+    return Action(row[:, None], step[:, None] + 1, active)

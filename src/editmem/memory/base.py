@@ -1,0 +1,201 @@
+"""The contract of a memory. Read this first; a new memory is one file that fulfils it and one line in METHODS.
+
+A memory sits on one site of the host. In every forward pass it gets what went into the site, what came
+out, and the `Call`; it returns the output to use. It holds edits as rows, in the order of writing.
+"""
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from editmem.call import Call
+from editmem.edit import EncodedEdit
+from editmem.errors import SpecError
+from editmem.host import SiteInfo
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What kind of memory to make and with which settings; plain data, so that it can be saved.
+
+    Attributes:
+        layer: the block whose feed-forward output carries the memory: an index (negative from the end) or
+            a fraction of the depth (0.0 first, 1.0 last).
+        module: the exact name of the module to sit on, or `re:` and a regular expression; overrides `layer`.
+    """
+
+    method: ClassVar[str]
+
+    layer: int | float = -1
+    module: str | None = None
+
+    def build(self, site: SiteInfo, dtype: torch.dtype, device: torch.device) -> "Memory":
+        """An empty memory for this site."""
+        raise NotImplementedError
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields and the method's name, as JSON can hold them."""
+        return {"method": self.method, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`; fields that are missing get their defaults.
+
+        Raises:
+            SpecError: for an unknown field or a value out of range.
+        """
+        fields = {name: value for name, value in data.items() if name != "method"}
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in fields:
+            if name not in known:
+                raise SpecError(f"{cls.__name__} has no field {name!r}; it has {', '.join(known)}")
+        return cls(**fields)
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """A batch of prompts at a site, as a memory sees them when it writes, calibrates or explains.
+
+    Attributes:
+        x: `[B, T, D]`, what went into the site.
+        out: `[B, T, d]`, what came out of it, without any memory.
+        call: the forward that they come from, with known boundaries.
+    """
+
+    x: Tensor
+    out: Tensor
+    call: Call
+
+
+@dataclass(frozen=True)
+class Match:
+    """What a memory found for one prompt.
+
+    Attributes:
+        row: the row of the edit, 0 for the first one written.
+        score: how well it fits; what the score is, the memory's page says.
+        threshold: the score from which the edit acts.
+        parts: what the score is made of, where it has parts.
+    """
+
+    row: int
+    score: float
+    threshold: float
+    parts: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+class Draft(nn.Module, ABC):
+    """Edits while they are being learned: stands in for the memory at its site, with parameters to optimise.
+
+    In a forward pass of the draft, row `b` of the batch belongs to edit `owner[b]` of the drafted ones.
+    """
+
+    @abstractmethod
+    def forward(self, x: Tensor, out: Tensor, call: Call) -> Tensor:
+        """The site's output with the drafted edits applied to their own rows."""
+
+    @abstractmethod
+    def step(self, loss: Tensor, unfinished: Tensor) -> None:
+        """One optimiser step on a loss; edits that are not `unfinished` (bool `[E]`) stay as they are."""
+
+
+class Memory(nn.Module, ABC):
+    """Edits at one site of the host.
+
+    Attributes:
+        spec: the settings that it was built with.
+        key: under which it keeps its part of `Call.carry`; unique on a host.
+        window: how many tokens after a prompt's end it may act on: the longest target it holds, rounded up.
+        replays: whether forgetting an edit means writing all others anew, because they share weights.
+    """
+
+    spec: Spec
+    key: str = ""
+    window: int
+    replays: bool = False
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many edits it holds."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, out: Tensor, call: Call) -> Tensor:
+        """The output to use.
+
+        Args:
+            x: `[B, T, D]`, what went into the site.
+            out: `[B, T, d]`, what came out, in the host's dtype.
+            call: what is known about this forward pass.
+
+        Returns:
+            `[B, T, d]`; rows that match nothing are `out` bit for bit.
+        """
+
+    @abstractmethod
+    def calibrate(self, neutral: Sequence[Prompts]) -> None:
+        """Fix, before the first edit, what depends on prompts that are not edits."""
+
+    @property
+    @abstractmethod
+    def calibrated(self) -> bool:
+        """Whether `calibrate` has been called, or its outcome loaded."""
+
+    @abstractmethod
+    def draft(self, edits: Sequence[EncodedEdit], prompts: Prompts, owner: Tensor) -> Draft:
+        """Begin to write edits.
+
+        Args:
+            edits: what to write, E of them.
+            prompts: the rows that they are learned from, B of them; the first E are the plain prompts.
+            owner: int64 `[B]`, which edit each row belongs to.
+        """
+
+    @abstractmethod
+    def commit(self, edits: Sequence[EncodedEdit], draft: Draft, prompts: Prompts) -> list[list[str]]:
+        """Keep drafted edits; returns notes for the user on each of them."""
+
+    @abstractmethod
+    def erase(self, rows: Sequence[int]) -> None:
+        """Drop the edits in these rows; the rows after them move up."""
+
+    @abstractmethod
+    def match(self, prompts: Prompts, top: int) -> list[list[Match]]:
+        """For each prompt the `top` nearest edits, best first, whether or not they reach the threshold."""
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """All state, as named contiguous tensors."""
+
+    @abstractmethod
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """The inverse of `tensors`.
+
+        Raises:
+            ValueError: if a tensor is missing, unknown or of the wrong shape.
+        """
+
+
+def window_for(length: int) -> int:
+    """The power of two at or above a target's length, so that windows change rarely."""
+    return 1 << max(0, length - 1).bit_length()
+
+
+def check_tensors(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that are not those of an (empty) memory but for their number of rows.
+
+    Raises:
+        ValueError: naming the first tensor that is missing, unknown, or of another dtype or number of axes.
+    """
+    for name in sorted(set(found) ^ set(expected)):
+        raise ValueError(f"tensor {name!r} is {'missing' if name in expected else 'unknown'}")
+    for name, tensor in expected.items():
+        if (found[name].dtype, found[name].ndim) != (tensor.dtype, tensor.ndim):
+            raise ValueError(
+                f"tensor {name!r} is {found[name].dtype} with {found[name].ndim} axes, "
+                f"expected {tensor.dtype} with {tensor.ndim}"
+            )

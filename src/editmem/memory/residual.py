@@ -1,0 +1,225 @@
+"""MEMOIR's residual memory (arXiv 2506.07899): what edits add to the output of one feed-forward block."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from editmem.call import NO_TOKEN, Call, Mode
+from editmem.edit import EncodedEdit
+from editmem.errors import SpecError
+from editmem.host import SiteInfo
+from editmem.memory.answers import Action, follow, last_action, nothing, proceed, scan
+from editmem.memory.base import Draft, Match, Memory, Prompts, Spec, check_tensors, window_for
+from editmem.memory.router import POOLINGS, Router, TopHashRouter, prompt_ends
+from editmem.memory.rows import Rows
+from editmem.memory.storage import FactoredStorage, SharedStorage, Storage
+
+STORAGES = ("factored", "shared")
+ROUTERS = ("tophash",)
+
+
+@dataclass(frozen=True)
+class MemoirSpec(Spec):
+    """MEMOIR (arXiv 2506.07899).
+
+    Attributes:
+        storage: "factored" keeps each edit's output offsets apart: no interference, exact forgetting.
+            "shared" writes all edits into one matrix W_m, as in the paper; forgetting replays the others.
+        router: how a prompt finds its edit; "tophash" compares masks, as in the paper.
+        pooling: what a prompt is hashed from: its "last" token or the "mean" over its tokens (paper).
+        density: k / D, the share of the activations in a mask. The paper has 4096 / 14336 = 0.286.
+        threshold: overlap, as a share of k, from which an edit acts; None to calibrate it on neutral prompts.
+        false_match_rate: share of neutral prompts that may match, for the calibration.
+        margin: an edit is learned when each target token beats all others together by this many nats.
+        steps: most optimiser steps for an edit.
+        rate: step size. "factored": of Adam, as a share of the site's mean output magnitude.
+            "shared": of SGD with gradients clipped to norm 1 (paper: 1.0).
+        contexts: behind how many short prefixes of other text an edit is learned too (paper: 10).
+        seed: of the fixed permutation.
+    """
+
+    method: ClassVar[str] = "memoir"
+
+    storage: str = "factored"
+    router: str = "tophash"
+    pooling: str = "last"
+    density: float = 0.25
+    threshold: float | None = None
+    false_match_rate: float = 0.01
+    margin: float = 4.0
+    steps: int = 60
+    rate: float | None = None
+    contexts: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        choices = {"storage": STORAGES, "router": ROUTERS, "pooling": POOLINGS}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise SpecError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
+        ranges: dict[str, tuple[float, float]] = {
+            "density": (0.0, 1.0),
+            "false_match_rate": (0.0, 1.0),
+            "margin": (0.0, 100.0),
+            "steps": (1, 10_000),
+            "contexts": (0, 100),
+        }
+        for name, (low, high) in ranges.items():
+            if not low <= getattr(self, name) <= high:
+                raise SpecError(f"{name} must be between {low} and {high}, got {getattr(self, name)!r}")
+
+    @classmethod
+    def paper(cls, **changes: Any) -> "MemoirSpec":
+        """The settings of the paper (section A.4.3), as far as they carry over between models."""
+        settings = {
+            "storage": "shared", "pooling": "mean", "density": 4096 / 14336, "rate": 1.0, "steps": 70, "contexts": 10,
+        }  # fmt: skip
+        return cls(**{**settings, **changes})
+
+    def build(self, site: SiteInfo, dtype: torch.dtype, device: torch.device) -> "ResidualMemory":
+        k = max(1, round(self.density * site.in_features))
+        router = TopHashRouter(site.in_features, k, self.pooling, self.threshold, self.false_match_rate, self.seed)
+        storage: Storage
+        if self.storage == "factored":
+            storage = FactoredStorage(site.out_features, dtype, 0.2 if self.rate is None else self.rate)
+        else:
+            storage = SharedStorage(site.in_features, site.out_features, 1.0 if self.rate is None else self.rate)
+        return ResidualMemory(self, router, storage).to(device)
+
+
+class ResidualMemory(Memory):
+    """Output `W0 a + W_m (m * a)`: a router that finds the edit, and a storage that holds what it adds.
+
+    Args:
+        spec: the settings.
+        router: finds the edit that a prompt asks for.
+        storage: `FactoredStorage` or `SharedStorage`.
+    """
+
+    def __init__(self, spec: MemoirSpec, router: Router, storage: Storage) -> None:
+        super().__init__()
+        self.spec, self.router, self.storage = spec, router, storage
+        self.replays = storage.replays
+        self.window = 1
+        self.targets = Rows((1,), torch.long, NO_TOKEN)
+        self.lengths = Rows((), torch.long)
+        self._calibrated = False
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def calibrated(self) -> bool:
+        return self._calibrated
+
+    def calibrate(self, neutral: Sequence[Prompts]) -> None:
+        self.router.calibrate(neutral)
+        self._calibrated = True
+
+    def forward(self, x: Tensor, out: Tensor, call: Call) -> Tensor:
+        if not len(self):
+            return out
+        if self.targets.data.device != x.device:
+            self.to(x.device)
+        return self.storage.add(x, out, self._act(x, call), self._masks())
+
+    def _masks(self) -> Tensor | None:
+        return self.router.masks.data if isinstance(self.router, TopHashRouter) else None
+
+    def _act(self, x: Tensor, call: Call) -> Action:
+        state = call.carry.get(self.key, {})
+        pooled = {name: state[name] for name in ("sum", "count") if name in state}
+        targets, lengths = self.targets.data, self.lengths.data
+        if call.mode is Mode.BOUNDARY:
+            return self._act_on_boundary(x, call, state, pooled)
+        if call.mode is Mode.SCAN:
+            action = scan(call, self.router.decide(x, call, pooled), targets, lengths)
+        else:
+            self.router.observe(x, call, pooled)
+            action = proceed(call, state, targets, lengths)
+        call.carry[self.key] = {**pooled, **last_action(action, call)}
+        return action
+
+    def _act_on_boundary(self, x: Tensor, call: Call, state: dict[str, Tensor], pooled: dict[str, Tensor]) -> Action:
+        targets, lengths = self.targets.data, self.lengths.data
+        if call.decides:
+            edit = self.router.decide(x, call, pooled)
+            if "edit" in state:
+                edit = torch.where(prompt_ends(call)[1], edit, state["edit"])
+            action = follow(call, edit, targets, lengths)
+            call.carry[self.key] = {**pooled, **last_action(action, call), "edit": edit}
+            return action
+        if "edit" not in state:
+            return nothing(call)
+        self.router.observe(x, call, pooled)
+        call.carry[self.key] = {**state, **pooled}
+        return follow(call, state["edit"], targets, lengths)
+
+    def draft(self, edits: Sequence[EncodedEdit], prompts: Prompts, owner: Tensor) -> Draft:
+        column, _ = prompt_ends(prompts.call)
+        rows = torch.arange(len(edits), device=column.device)
+        scale = prompts.out[rows, column[: len(edits)]].float().square().mean(-1).sqrt()
+        router = self.router
+        masks = router.hash_prompts(prompts)[: len(edits)] if isinstance(router, TopHashRouter) else None
+        return self.storage.draft(self._lengths(edits), owner, scale, masks)
+
+    def _lengths(self, edits: Sequence[EncodedEdit]) -> Tensor:
+        return torch.tensor([len(edit.target) for edit in edits], device=self.lengths.data.device)
+
+    def commit(self, edits: Sequence[EncodedEdit], draft: Draft, prompts: Prompts) -> list[list[str]]:
+        lengths = self._lengths(edits)
+        notes = self.router.append(prompts, len(edits))
+        self.storage.commit(draft, lengths)
+        self.window = max(self.window, window_for(int(lengths.max())))
+        padded = [list(edit.target) + [NO_TOKEN] * (self.window - len(edit.target)) for edit in edits]
+        if self.window != self.targets.data.shape[1]:
+            grow = self.window - self.targets.data.shape[1]
+            self.targets.replace(nn.functional.pad(self.targets.used, (0, grow), value=NO_TOKEN))
+        self.targets.append(torch.tensor(padded))
+        self.lengths.append(lengths)
+        return notes
+
+    def erase(self, rows: Sequence[int]) -> None:
+        dropped = torch.zeros(len(self), dtype=torch.bool, device=self.lengths.data.device)
+        dropped[list(rows)] = True
+        kept = (~dropped).nonzero().squeeze(1)
+        self.storage.keep(kept, self.lengths.used)
+        self.router.keep(kept)
+        self.lengths.keep(kept)
+        self.targets.keep(kept)
+        self._fit_window()
+
+    def _fit_window(self) -> None:
+        self.window = window_for(int(self.lengths.used.max())) if len(self) else 1
+        self.targets.replace(self.targets.used[:, : self.window])
+
+    def match(self, prompts: Prompts, top: int) -> list[list[Match]]:
+        return self.router.rank(prompts, top) if len(self) else [[] for _ in prompts.x]
+
+    def tensors(self) -> dict[str, Tensor]:
+        router = {f"router.{name}": tensor for name, tensor in self.router.tensors().items()}
+        storage = {f"storage.{name}": tensor for name, tensor in self.storage.state().items()}
+        answers = {"targets": self.targets.used.contiguous(), "lengths": self.lengths.used.contiguous()}
+        return {**answers, **router, **storage}
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        check_tensors(tensors, self.tensors())
+        lengths = tensors["lengths"]
+        if len({tensors["targets"].shape[0], lengths.shape[0], *self._router_rows(tensors)}) != 1:
+            raise ValueError("targets, lengths and router keys differ in their number of edits")
+        under = {
+            part: {name.removeprefix(f"{part}."): t for name, t in tensors.items() if name.startswith(f"{part}.")}
+            for part in ("router", "storage")
+        }
+        self.router.load_tensors(under["router"])
+        self.storage.load({**under["storage"], "lengths": lengths})
+        self.lengths.replace(lengths)
+        self.targets.replace(tensors["targets"])
+        self._fit_window()
+        self._calibrated = True
+
+    def _router_rows(self, tensors: Mapping[str, Tensor]) -> list[int]:
+        return [tensors[f"router.{name}"].shape[0] for name in self.router.keys]

@@ -1,0 +1,207 @@
+"""What a residual memory adds to the output of its site: offsets kept apart, or one shared matrix."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from editmem import kernels
+from editmem.call import Call
+from editmem.memory.answers import Action
+from editmem.memory.base import Draft
+from editmem.memory.rows import Rows
+
+
+class Storage(nn.Module, ABC):
+    """Holds what edits add.
+
+    Attributes:
+        replays: whether edits share weights, so that dropping one means writing the others anew.
+    """
+
+    replays: bool
+
+    @abstractmethod
+    def add(self, x: Tensor, out: Tensor, action: Action, masks: Tensor | None) -> Tensor:
+        """`out` `[B, T, d]` plus what the acting edits add; other tokens are `out` bit for bit.
+
+        Args:
+            x: `[B, T, D]`, what went into the site.
+            out: what came out.
+            action: which edit acts where.
+            masks: int32 `[N, words]`, the edits' packed TopHash masks, for storages that read by mask.
+        """
+
+    @abstractmethod
+    def draft(self, lengths: Tensor, owner: Tensor, scale: Tensor, masks: Tensor | None) -> Draft:
+        """Begin to write E edits.
+
+        Args:
+            lengths: int64 `[E]`, tokens in each target.
+            owner: int64 `[B]`, which edit each row of the batch belongs to.
+            scale: float32 `[E]`, root mean square of the site's output at each edit's prompt end.
+            masks: int32 `[E, words]`, their packed TopHash masks.
+        """
+
+    @abstractmethod
+    def commit(self, draft: Draft, lengths: Tensor) -> None:
+        """Keep what was drafted."""
+
+    @abstractmethod
+    def keep(self, rows: Tensor, lengths: Tensor) -> None:
+        """Drop all edits but those in `rows`; `lengths` are those of all edits held until now."""
+
+    @abstractmethod
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over the tensors of `state`."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """All state."""
+
+
+class FactoredStorage(Storage):
+    """Each edit's output offsets, one row for each token of its target.
+
+    Below the site the host is frozen, so while an edit is learned the activations at its own tokens never
+    change, and every gradient step on W_m there does no more than move the output at those tokens. The
+    moved output is therefore all there is to keep, and edits do not touch each other.
+
+    Args:
+        width: d, of the site's output.
+        dtype: of the site's output; offsets are kept in it.
+        rate: Adam's step size, as a share of the root mean square of the site's output.
+    """
+
+    replays = False
+
+    def __init__(self, width: int, dtype: torch.dtype, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+        self.offsets = Rows((width,), dtype)
+        self.starts = Rows((), torch.long)
+
+    def add(self, x: Tensor, out: Tensor, action: Action, masks: Tensor | None) -> Tensor:
+        index = torch.where(action.active, self.starts.data[action.edit] + action.step, 0)
+        return torch.where(action.active[..., None], out + self.offsets.data[index].to(out.dtype), out)
+
+    def draft(self, lengths: Tensor, owner: Tensor, scale: Tensor, masks: Tensor | None) -> "OffsetDraft":
+        offsets = torch.zeros((lengths.shape[0], int(lengths.max()), self.offsets.data.shape[1]), device=lengths.device)
+        return OffsetDraft(offsets, lengths, owner, self.rate * scale, self.offsets.data.dtype)
+
+    def commit(self, draft: Draft, lengths: Tensor) -> None:
+        assert isinstance(draft, OffsetDraft)
+        self.starts.append(len(self.offsets) + lengths.cumsum(0) - lengths)
+        used = torch.arange(draft.offsets.shape[1], device=lengths.device) < lengths[:, None]
+        self.offsets.append(draft.offsets.detach()[used])
+
+    def keep(self, rows: Tensor, lengths: Tensor) -> None:
+        kept = lengths[rows]
+        begins = kept.cumsum(0) - kept
+        shift = torch.repeat_interleave(self.starts.used[rows] - begins, kept)
+        self.offsets.keep(shift + torch.arange(shift.shape[0], device=rows.device))
+        self.starts.replace(begins)
+
+    def state(self) -> dict[str, Tensor]:
+        return {"offsets": self.offsets.used.contiguous()}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        lengths = tensors["lengths"]
+        self.offsets.replace(tensors["offsets"])
+        self.starts.replace(lengths.cumsum(0) - lengths)
+
+
+class OffsetDraft(Draft):
+    """Offsets while they are learned, `[E, L, d]` in float32."""
+
+    def __init__(self, offsets: Tensor, lengths: Tensor, owner: Tensor, rate: Tensor, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.offsets = nn.Parameter(offsets)
+        self.lengths, self.owner, self.dtype = lengths, owner, dtype
+        self.rate = rate[:, None, None]
+        self.mean, self.square, self.count = torch.zeros_like(offsets), torch.zeros_like(offsets[..., :1]), 0
+
+    def forward(self, x: Tensor, out: Tensor, call: Call) -> Tensor:
+        assert call.step is not None
+        active = (call.step >= 0) & (call.step < self.lengths[self.owner][:, None])
+        # Rounded as it will be stored, so that what is learned is what will be read.
+        stored = self.offsets + (self.offsets.to(self.dtype).float() - self.offsets).detach()
+        added = stored[self.owner[:, None], torch.where(active, call.step, 0)]
+        return torch.where(active[..., None], out + added.to(out.dtype), out)
+
+    def step(self, loss: Tensor, unfinished: Tensor) -> None:
+        (gradient,) = torch.autograd.grad(loss, self.offsets)
+        self.count += 1
+        with torch.no_grad():
+            self.mean.lerp_(gradient, 0.2)
+            # Adam with one second moment for each offset, so that steps keep the gradient's direction.
+            self.square.lerp_(gradient.square().mean(-1, keepdim=True), 0.1)
+            mean, square = self.mean / (1 - 0.8**self.count), self.square / (1 - 0.9**self.count)
+            update = self.rate * mean / (square.sqrt() + 1e-12)
+            self.offsets -= torch.where(unfinished[:, None, None], update, 0)
+
+
+class SharedStorage(Storage):
+    """One matrix W_m for all edits; an edit reads and writes the columns in its mask (MEMOIR, equation 4).
+
+    Args:
+        in_features: D.
+        out_features: d.
+        rate: step size of gradient descent, with the gradient's norm clipped to 1 (MEMOIR, A.4.3).
+    """
+
+    replays = True
+
+    weight: Tensor
+
+    def __init__(self, in_features: int, out_features: int, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+        self.register_buffer("weight", torch.zeros((out_features, in_features)))
+
+    def add(self, x: Tensor, out: Tensor, action: Action, masks: Tensor | None) -> Tensor:
+        assert masks is not None
+        mask = kernels.unpack(masks[action.edit], x.shape[-1]) & action.active[..., None]
+        added = nn.functional.linear(torch.where(mask, x, 0), self.weight.to(x.dtype))
+        return torch.where(action.active[..., None], out + added.to(out.dtype), out)
+
+    def draft(self, lengths: Tensor, owner: Tensor, scale: Tensor, masks: Tensor | None) -> "ColumnDraft":
+        assert masks is not None
+        columns = kernels.unpack(masks, self.weight.shape[1])
+        return ColumnDraft(self.weight.clone(), columns[owner], lengths[owner], self.rate)
+
+    def commit(self, draft: Draft, lengths: Tensor) -> None:
+        assert isinstance(draft, ColumnDraft)
+        self.weight = draft.weight.detach()
+
+    def keep(self, rows: Tensor, lengths: Tensor) -> None:
+        self.weight = torch.zeros_like(self.weight)
+
+    def state(self) -> dict[str, Tensor]:
+        return {"weight": self.weight}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        if tensors["weight"].shape != self.weight.shape:
+            raise ValueError(f"weight has shape {tuple(tensors['weight'].shape)}, expected {tuple(self.weight.shape)}")
+        self.weight = tensors["weight"].to(self.weight)
+
+
+class ColumnDraft(Draft):
+    """W_m `[d, D]` while edits are learned in the columns of their masks."""
+
+    def __init__(self, weight: Tensor, columns: Tensor, lengths: Tensor, rate: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+        self.columns, self.lengths, self.rate = columns, lengths, rate
+
+    def forward(self, x: Tensor, out: Tensor, call: Call) -> Tensor:
+        assert call.step is not None
+        active = ((call.step >= 0) & (call.step < self.lengths[:, None]))[..., None]
+        added = nn.functional.linear(torch.where(self.columns[:, None] & active, x, 0), self.weight.to(x.dtype))
+        return torch.where(active, out + added.to(out.dtype), out)
+
+    def step(self, loss: Tensor, unfinished: Tensor) -> None:
+        (gradient,) = torch.autograd.grad(loss, self.weight)
+        with torch.no_grad():
+            self.weight -= self.rate * gradient / gradient.norm().clamp(min=1.0)

@@ -1,0 +1,247 @@
+"""Attach memories to a model by swapping classes, and take them off without a trace.
+
+Two kinds of module are swapped for a cached subclass of their own class: the *site*, whose memories run
+on its output, and the *entry* (the model that has `generate`, and the decoder inside it), which works out
+the `Call` of each forward.  The subclass overrides `__call__`, so `state_dict` keys, `isinstance`,
+`.weight`, hooks, PEFT and accelerate are as before; setting the class back is the whole of detaching.
+"""
+
+import copy
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from editmem.call import CARRY, Call, Context, Generation, call_of_forward, call_of_generation
+from editmem.errors import HostError
+
+_SLOT = "_editmem_slot"
+
+
+class SiteMemory(Protocol):
+    """What a slot asks of a memory."""
+
+    window: int
+
+    def __call__(self, x: Tensor, out: Tensor, call: Call) -> Tensor: ...
+    def __len__(self) -> int: ...
+
+
+class Slots:
+    """Everything that is attached to one model: its sites, its entries and what they share."""
+
+    def __init__(self) -> None:
+        self.context = Context()
+        self.sites: dict[str, Site] = {}
+        self.modules: list[nn.Module] = []
+        self.recompute: Call | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether no memory holds anything, so that a forward may pass untouched."""
+        return not any(len(memory) for site in self.sites.values() for memory in site.memories)
+
+    @property
+    def window(self) -> int:
+        return max((memory.window for site in self.sites.values() for memory in site.memories), default=1)
+
+    def attach_site(self, path: str, module: nn.Module, memory: SiteMemory) -> None:
+        """Let `memory` run on the output of `module`, after the memories that are there already."""
+        if path not in self.sites:
+            self.sites[path] = Site(path, self)
+            self._swap(module, _site_class(type(module)), self.sites[path])
+        self.sites[path].memories.append(memory)
+
+    def attach_entries(self, model: nn.Module, decoder: nn.Module) -> None:
+        """Let `model` (with `generate`) and its `decoder` work out the call of each forward."""
+        self._swap(model, _generating_class(type(model)), self)
+        if decoder is not model:
+            self._swap(decoder, _entry_class(type(decoder)), self)
+
+    def _swap(self, module: nn.Module, cls: type, state: Any) -> None:
+        module.__dict__[_SLOT] = state
+        module.__class__ = cls
+        self.modules.append(module)
+
+    def detach(self) -> None:
+        """Give every module its own class back."""
+        for module in self.modules:
+            module.__class__ = type(module).__mro__[1]
+            del module.__dict__[_SLOT]
+        self.modules.clear()
+        self.sites.clear()
+
+
+class Site:
+    """One module of the host and the memories that run on its output, in order."""
+
+    def __init__(self, path: str, slots: Slots) -> None:
+        self.path = path
+        self.slots = slots
+        self.memories: list[Any] = []
+
+    def run(self, x: Tensor, out: Any) -> Any:
+        call = self.slots.context.call
+        if call is None and self.slots.recompute is not None and torch._C._current_graph_task_id() != -1:
+            call = self.slots.recompute
+        if call is None:
+            return out
+        base, rest = (out[0], out[1:]) if isinstance(out, tuple) else (out, None)
+        result = base
+        for memory in (call.stand_ins[self.path],) if self.path in call.stand_ins else self.memories:
+            result = memory(x, result, call)
+        return result if rest is None else (result, *rest)
+
+
+def slots_of(model: nn.Module) -> Slots | None:
+    """What is attached to the model or to a model inside it, or None."""
+    for module in model.modules():
+        if isinstance(state := module.__dict__.get(_SLOT), Slots):
+            return state
+    return None
+
+
+class _Swapped:
+    """What all swapped classes share: copying works, pickling the whole model is refused."""
+
+    def __deepcopy__(self, memo: dict) -> Any:
+        clone = self.__class__.__new__(self.__class__)
+        memo[id(self)] = clone
+        clone.__dict__.update({key: copy.deepcopy(value, memo) for key, value in self.__dict__.items()})
+        return clone
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise HostError(
+            f"a whole {type(self).__name__} with editmem memories attached cannot be pickled; save the host with "
+            "model.save_pretrained(folder) or its state_dict(), and the memory with editor.save_pretrained(folder)"
+        )
+
+
+class _SiteCall(_Swapped):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        out = super().__call__(*args, **kwargs)  # type: ignore[misc]
+        x = args[0] if args else kwargs["hidden_states"]
+        return self.__dict__[_SLOT].run(x, out)
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> Any:
+        for memory in self.__dict__[_SLOT].memories:
+            memory._apply(fn)
+        return super()._apply(fn, recurse)  # type: ignore[misc]
+
+
+class _EntryCall(_Swapped):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        slots: Slots = self.__dict__[_SLOT]
+        context = slots.context
+        if context.inside or context.silent or (slots.idle and context.stand_ins is None):
+            return super().__call__(*args, **kwargs)  # type: ignore[misc]
+        inputs = {**dict(zip(_parameter_names(type(self)), args, strict=False)), **kwargs}
+        call = _next_call(slots, inputs)
+        if self.training and torch.is_grad_enabled():  # type: ignore[attr-defined]
+            slots.recompute = call
+        context.inside, context.call = True, call
+        try:
+            out = super().__call__(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            context.inside, context.call = False, None
+        cache = _cache_of(out, inputs)
+        if call is not None and cache is not None:
+            setattr(cache, CARRY, call.carry)
+        return out
+
+
+class _GenerateCall(_EntryCall):
+    def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+        slots: Slots = self.__dict__[_SLOT]
+        context = slots.context
+        if context.silent or (slots.idle and context.stand_ins is None):
+            return super().generate(inputs, *args, **kwargs)  # type: ignore[misc]
+        context.generations.append(_generation_of(inputs, kwargs))
+        try:
+            return super().generate(inputs, *args, **kwargs)  # type: ignore[misc]
+        finally:
+            context.generations.pop()
+
+    def prepare_inputs_for_generation(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> Any:
+        model_inputs = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)  # type: ignore[misc]
+        slots: Slots = self.__dict__[_SLOT]
+        if slots.context.generations and not slots.context.silent:
+            generation = slots.context.generations[-1]
+            mask = kwargs.get("attention_mask")
+            generation.pending = (_prepared_call(generation, input_ids, mask, model_inputs, slots.window),)
+        return model_inputs
+
+
+def _next_call(slots: Slots, inputs: dict[str, Any]) -> Call | None:
+    context = slots.context
+    if context.generations and context.generations[-1].pending is not None:
+        generation = context.generations[-1]
+        (call,), generation.pending = generation.pending, None  # type: ignore[misc]
+    else:
+        carry = getattr(inputs.get("past_key_values"), CARRY, None)
+        call = call_of_forward(inputs, carry, slots.window, context.lengths)
+    if call is not None and context.stand_ins is not None:
+        call.stand_ins = context.stand_ins
+    return call
+
+
+def _generation_of(inputs: Tensor | None, kwargs: dict[str, Any]) -> Generation:
+    mask = kwargs.get("attention_mask")
+    if isinstance(mask, Tensor) and mask.ndim == 2:
+        return Generation(mask.shape[1], mask)
+    if (embeds := kwargs.get("inputs_embeds")) is not None:
+        return Generation(embeds.shape[1])
+    prompt = inputs if inputs is not None else kwargs.get("input_ids")
+    columns = 1 if prompt is None else prompt.shape[1]  # without a prompt, `generate` starts from one token
+    return Generation(columns)
+
+
+def _prepared_call(
+    generation: Generation, ids: Tensor, mask: Tensor | None, model_inputs: dict[str, Any], window: int
+) -> Call | None:
+    tokens, embeds = model_inputs.get("input_ids"), model_inputs.get("inputs_embeds")
+    new = tokens.shape[1] if tokens is not None else embeds.shape[1]  # type: ignore[union-attr]
+    columns = mask.shape[1] if isinstance(mask, Tensor) and mask.ndim == 2 else ids.shape[1]
+    if generation.prompt_mask is None and isinstance(mask, Tensor) and mask.ndim == 2:
+        known = mask[:, : generation.columns]
+        generation.prompt_mask = nn.functional.pad(known, (0, generation.columns - known.shape[1]), value=1)
+    return call_of_generation(generation, ids, tokens, new, columns, window)
+
+
+def _cache_of(out: Any, inputs: dict[str, Any]) -> Any:
+    """The KV cache that this forward filled, if it has one that outlives it."""
+    cache = inputs.get("past_key_values")
+    if cache is None:
+        cache = getattr(out, "past_key_values", None)
+    if cache is None and isinstance(out, tuple):
+        cache = next((item for item in out if hasattr(item, "get_seq_length")), None)
+    return cache
+
+
+@functools.cache
+def _parameter_names(cls: type) -> tuple[str, ...]:
+    return tuple(inspect.signature(cls.forward).parameters)[1:]  # type: ignore[attr-defined]
+
+
+def _subclass(mixin: type, cls: type) -> type:
+    """A subclass that passes for `cls`: checkpoints and pipelines go by the name of the class."""
+    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
+    return type(cls.__name__, (mixin, cls), names)
+
+
+@functools.cache
+def _site_class(cls: type) -> type:
+    return _subclass(_SiteCall, cls)
+
+
+@functools.cache
+def _entry_class(cls: type) -> type:
+    return _subclass(_EntryCall, cls)
+
+
+@functools.cache
+def _generating_class(cls: type) -> type:
+    return _subclass(_GenerateCall, cls)

@@ -1,0 +1,135 @@
+"""Put memories on a model, load saved ones, take them off."""
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from editmem import checkpoint
+from editmem.editor import Editor
+from editmem.errors import CheckpointError, HostError, SpecError
+from editmem.host import Host
+from editmem.ledger import Ledger
+from editmem.memory import METHODS
+from editmem.memory.base import Spec
+from editmem.slot import Slots, slots_of
+
+SpecLike = str | Spec | Mapping[str, Any] | Path
+
+
+def wrap(
+    model: nn.Module,
+    spec: SpecLike | Sequence[SpecLike] = "memoir",
+    *,
+    tokenizer: Any = None,
+    ledger: str | Path | None = None,
+) -> Editor:
+    """Make a Hugging Face causal language model editable, in place. The model keeps its type and its weights.
+
+    Args:
+        model: the model, or a PEFT model around it.
+        spec: which memory to put on it: a name in `editmem.METHODS`, a spec, a dict or JSON file of one
+            (`{"method": "memoir", ...}`), or several of them.
+        tokenizer: the model's tokenizer; None to load the one that is saved where the model came from.
+        ledger: an SQLite file for the history, written with every event; None to keep it in memory.
+
+    Returns:
+        The editor.
+
+    Raises:
+        HostError: if the model cannot carry the memory, or carries one already; the model is unchanged.
+        SpecError: if the spec is not valid; the model is unchanged.
+    """
+    specs = _specs(spec)
+    if slots_of(model) is not None:
+        raise HostError("this model carries a memory already; use its editor, or editmem.unwrap(model) first")
+    host = Host(model)
+    sites = [host.site(item.layer, item.module) for item in specs]
+    dtype = _output_dtype(host)
+    parts = [(item, site, item.build(site, dtype, host.device)) for item, site in zip(specs, sites, strict=True)]
+    history = Ledger(ledger)
+    slots = Slots()
+    for number, (_, site, memory) in enumerate(parts):
+        memory.key = f"{site.path}#{number}"
+        slots.attach_site(site.path, host.module(site.path), memory)
+    slots.attach_entries(host.model, host.decoder)
+    return Editor(model, host, slots, parts, tokenizer, history)
+
+
+def load(model: nn.Module, source: str | Path, *, tokenizer: Any = None, revision: str | None = None) -> Editor:
+    """Put a saved memory on the host that it was made on.
+
+    Args:
+        model: the host, not wrapped.
+        source: a folder written by `Editor.save_pretrained`, or a repository on the Hub.
+        tokenizer: as in `wrap`.
+        revision: branch, tag or commit, where the source is on the Hub.
+
+    Raises:
+        CheckpointError: if the memory is damaged, too new, or belongs to another host; the model is unchanged.
+    """
+    state = checkpoint.load(source, revision=revision)
+    checkpoint.check_host(state, Host(model).fingerprint())
+    editor = wrap(model, [_spec(data) for data in state.specs], tokenizer=tokenizer)
+    try:
+        checkpoint.check_tokenizer(state, editor.tokenizer)
+        editor._restore(state)
+    except CheckpointError:
+        editor.unwrap()
+        raise
+    except (ValueError, KeyError, RuntimeError) as error:
+        editor.unwrap()
+        raise CheckpointError(f"{source}: the memory does not fit its own description: {error}") from error
+    return editor
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Take all memories off a model and return it: same keys, classes, parameters and flags as before `wrap`."""
+    if (slots := slots_of(model)) is not None:
+        slots.detach()
+    return model
+
+
+def _output_dtype(host: Host) -> torch.dtype:
+    """What the host computes in; its weights may be stored in less."""
+    dtype = getattr(host.model, "dtype", torch.float32)
+    return dtype if dtype.is_floating_point else torch.float32
+
+
+def _specs(spec: Any) -> list[Spec]:
+    if isinstance(spec, (str, Spec, Mapping, Path)):
+        return [_spec(spec)]
+    specs = [_spec(item) for item in spec]
+    if not specs:
+        raise SpecError("the sequence of specs is empty")
+    return specs
+
+
+def _spec(spec: Any) -> Spec:
+    if isinstance(spec, Spec):
+        return spec
+    if isinstance(spec, Mapping):
+        return _method(spec.get("method", "memoir")).from_dict(spec)
+    if isinstance(spec, Path) or (isinstance(spec, str) and spec.endswith(".json")):
+        try:
+            data = json.loads(Path(spec).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise SpecError(f"cannot read a spec from {spec}: {error}") from error
+        if not isinstance(data, Mapping):
+            raise SpecError(f"{spec}: expected a JSON object, got {type(data).__name__}")
+        return _spec(data)
+    if isinstance(spec, str):
+        return _method(spec)()
+    raise SpecError(f"expected a name, a spec, a dict or a file, got {spec!r}")
+
+
+def _method(name: Any) -> type[Spec]:
+    if name in METHODS:
+        return METHODS[name]
+    near = difflib.get_close_matches(str(name), METHODS, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise SpecError(f"unknown method {name!r}{hint} (known: {', '.join(METHODS)})")
