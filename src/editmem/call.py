@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -142,7 +142,7 @@ def call_of_forward(inputs: dict[str, Any], carry: Carry | None, window: int, le
         mode = Mode.CONTINUE if carry is not None and shape[1] == 1 else Mode.SCAN
         return Call(mode, real, tokens, carry=dict(carry or {}))
     position = real.long().cumsum(1) - 1
-    end = _end_from_labels(labels, position, real) if lengths is None else lengths.to(device) - 1
+    end = lengths.to(device) - 1 if lengths is not None else _end_from_labels(cast(Tensor, labels), position, real)
     silent = (end < 0)[:, None]
     step = torch.where(silent | (position < 0), -shape[1] - 1, position - end[:, None])
     return Call(Mode.BOUNDARY, real, tokens, step, tail_after(tokens, step, real, window), carry=dict(carry or {}))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -91,7 +91,9 @@ def _finish_interrupted(folder: Path) -> None:
 
 
 def _write(folder: Path, state: State) -> None:
-    tensors = {f"{i}.{name}": t.detach().cpu().contiguous() for i, part in enumerate(state.tensors) for name, t in part.items()}
+    tensors = {
+        f"{i}.{name}": t.detach().cpu().contiguous() for i, part in enumerate(state.tensors) for name, t in part.items()
+    }
     save_file(tensors, folder / TENSORS, metadata={"format": "pt"})
     lines = [json.dumps(event.to_dict(), ensure_ascii=False, sort_keys=True) for event in state.events]
     (folder / EDITS).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

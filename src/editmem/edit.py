@@ -269,7 +269,7 @@ def _writes_no_space(character: str) -> bool:
 
 def join(prompt: str, target: str) -> str:
     """Prompt and answer as one text, with a space between where the language writes one."""
-    touching = prompt[-1].isspace() or target[0].isspace() or target[0] in ".,;:!?)]}%’'"
+    touching = prompt[-1].isspace() or target[0].isspace() or target[0] in ".,;:!?)]}%\u2019'"
     if touching or _writes_no_space(prompt[-1]) or _writes_no_space(target[0]):
         return prompt + target
     return f"{prompt} {target}"

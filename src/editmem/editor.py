@@ -287,7 +287,11 @@ class Editor:
         wanted = Ledger()
         wanted.take_over(events)
         active = wanted.active()
-        changed = tuple(edit_id for edit_id in dict.fromkeys([*self._rows, *active]) if (edit_id in self._rows) != (edit_id in active))
+        changed = tuple(
+            edit_id
+            for edit_id in dict.fromkeys([*self._rows, *active])
+            if (edit_id in self._rows) != (edit_id in active)
+        )
         self._erase([edit_id for edit_id in self._rows if edit_id not in active])
         self._rewrite([edit_id for edit_id in active if edit_id not in self._rows])
         self._ledger.append("undone", changed, undoes=tuple(sorted(undone)))

@@ -75,8 +75,8 @@ def collate(rows: Sequence[tuple[int, Sequence[int], Sequence[int]]], pad: int, 
     mask = [[0] * (width - len(text)) + [1] * len(text) for text in texts]
     step = [list(range(len(target) - width, len(target))) for _, _, target in rows]
     labels = [[IGNORED_LABEL] * (longest - len(target)) + list(target) for _, _, target in rows]
-    tensors = [torch.tensor(values, device=device) for values in (ids, mask, step, labels)]
-    return Batch(*tensors, owner=torch.tensor([owner for owner, _, _ in rows], device=device))
+    owners = [owner for owner, _, _ in rows]
+    return Batch(*(torch.tensor(values, device=device) for values in (ids, mask, step, labels, owners)))
 
 
 class Runner:
@@ -150,30 +150,17 @@ class Recording:
 
 @contextmanager
 def _forwards(modules: Sequence[nn.Module], forwards: Sequence[Callable]) -> Iterator[None]:
-    own = [module.__dict__.get("forward") for module in modules]
+    own: list[Callable | None] = [module.__dict__.get("forward") for module in modules]
     for module, forward in zip(modules, forwards, strict=True):
         module.__dict__["forward"] = forward
     try:
         yield
     finally:
-        for module, forward in zip(modules, own, strict=True):
+        for module, forward in zip(modules, own, strict=True):  # type: ignore[assignment]
             if forward is None:
                 del module.__dict__["forward"]
             else:
                 module.__dict__["forward"] = forward
-
-
-def _token_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """Negative log-likelihood of each label, float32 `[B, L]`, 0 where there is none."""
-    flat = nn.functional.cross_entropy(
-        logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED_LABEL, reduction="none"
-    )
-    return flat.view(labels.shape)
-
-
-def _per_edit(values: Tensor, owner: Tensor, count: int, reduce: str) -> Tensor:
-    start = torch.zeros(count, dtype=values.dtype, device=values.device)
-    return start.scatter_reduce(0, owner, values, reduce, include_self=False)
 
 
 def write(runner: Runner, memory: Memory, edits: Sequence[EncodedEdit], pad: int) -> list[Outcome]:
@@ -205,7 +192,7 @@ def write(runner: Runner, memory: Memory, edits: Sequence[EncodedEdit], pad: int
     after = _mean_losses(logits, plain.labels)
     seconds = (time.perf_counter() - start) / count
     columns = zip(took.tolist(), before.tolist(), after.tolist(), steps.tolist(), notes, strict=True)
-    return [Outcome(*numbers, seconds, tuple(said)) for *numbers, said in columns]
+    return [Outcome(ok, was, now, taken, seconds, tuple(said)) for ok, was, now, taken, said in columns]
 
 
 def _token_losses(logits: Tensor, labels: Tensor) -> Tensor:

@@ -1,7 +1,6 @@
 """Look at a model: where its blocks are, where a memory can sit, what it is made of. By structure, never by name."""
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,8 +49,14 @@ class Host:
         self.blocks_path, self.blocks = _blocks(self.model)
 
     @property
+    def _embedding(self) -> torch.Tensor:
+        weight = self.model.get_input_embeddings().weight
+        assert isinstance(weight, torch.Tensor)
+        return weight.detach()
+
+    @property
     def device(self) -> torch.device:
-        return self.model.get_input_embeddings().weight.device
+        return self._embedding.device
 
     @property
     def max_length(self) -> int | None:
@@ -114,14 +119,16 @@ class Host:
 
     def fingerprint(self) -> dict[str, Any]:
         """What a saved memory must find again: the architecture, its shapes, and a sample of the weights."""
-        embedding = self.model.get_input_embeddings().weight.detach()
+        embedding = self._embedding
         sample = embedding[:: max(1, embedding.shape[0] // 64), :64].float().cpu().contiguous()
         return {
             "architecture": type(self.model).__name__,
             "hidden_size": self.hidden_size,
             "num_blocks": len(self.blocks),
             "vocab_size": int(embedding.shape[0]),
-            "embedding_sample": hashlib.sha256(sample.to(torch.bfloat16).view(torch.int16).numpy().tobytes()).hexdigest(),
+            "embedding_sample": hashlib.sha256(
+                sample.to(torch.bfloat16).view(torch.int16).numpy().tobytes()
+            ).hexdigest(),
         }
 
     @contextmanager

@@ -68,7 +68,9 @@ class Ledger:
         if path is not None:
             self._database = sqlite3.connect(path, check_same_thread=False)
             self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute("CREATE TABLE IF NOT EXISTS events (number INTEGER PRIMARY KEY, event TEXT NOT NULL)")
+            self._database.execute(
+                "CREATE TABLE IF NOT EXISTS events (number INTEGER PRIMARY KEY, event TEXT NOT NULL)"
+            )
             if self._database.execute("SELECT COUNT(*) FROM events").fetchone()[0]:
                 raise ValueError(f"the ledger {path} already holds a history; give a new file")
 
@@ -133,5 +135,3 @@ class Ledger:
 def parse_event(line: str) -> Event:
     """An event from one line of JSON."""
     return Event.from_dict(json.loads(line))
-
-

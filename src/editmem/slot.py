@@ -10,7 +10,7 @@ import copy
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -52,14 +52,14 @@ class Slots:
         """Let `memory` run on the output of `module`, after the memories that are there already."""
         if path not in self.sites:
             self.sites[path] = Site(path, self)
-            self._swap(module, _site_class(type(module)), self.sites[path])
+            self._swap(module, _site_class(cast(Any, type(module))), self.sites[path])
         self.sites[path].memories.append(memory)
 
     def attach_entries(self, model: nn.Module, decoder: nn.Module) -> None:
         """Let `model` (with `generate`) and its `decoder` work out the call of each forward."""
-        self._swap(model, _generating_class(type(model)), self)
+        self._swap(model, _generating_class(cast(Any, type(model))), self)
         if decoder is not model:
-            self._swap(decoder, _entry_class(type(decoder)), self)
+            self._swap(decoder, _entry_class(cast(Any, type(decoder))), self)
 
     def _swap(self, module: nn.Module, cls: type, state: Any) -> None:
         module.__dict__[_SLOT] = state
@@ -138,7 +138,7 @@ class _EntryCall(_Swapped):
         context = slots.context
         if context.inside or context.silent or (slots.idle and context.stand_ins is None):
             return super().__call__(*args, **kwargs)  # type: ignore[misc]
-        inputs = {**dict(zip(_parameter_names(type(self)), args, strict=False)), **kwargs}
+        inputs = {**dict(zip(_parameter_names(cast(Any, type(self))), args, strict=False)), **kwargs}
         call = _next_call(slots, inputs)
         if self.training and torch.is_grad_enabled():  # type: ignore[attr-defined]
             slots.recompute = call
@@ -222,8 +222,8 @@ def _cache_of(out: Any, inputs: dict[str, Any]) -> Any:
 
 
 @functools.cache
-def _parameter_names(cls: type) -> tuple[str, ...]:
-    return tuple(inspect.signature(cls.forward).parameters)[1:]  # type: ignore[attr-defined]
+def _parameter_names(cls: Any) -> tuple[str, ...]:
+    return tuple(inspect.signature(cls.forward).parameters)[1:]
 
 
 def _subclass(mixin: type, cls: type) -> type:
@@ -233,15 +233,15 @@ def _subclass(mixin: type, cls: type) -> type:
 
 
 @functools.cache
-def _site_class(cls: type) -> type:
+def _site_class(cls: Any) -> type:
     return _subclass(_SiteCall, cls)
 
 
 @functools.cache
-def _entry_class(cls: type) -> type:
+def _entry_class(cls: Any) -> type:
     return _subclass(_EntryCall, cls)
 
 
 @functools.cache
-def _generating_class(cls: type) -> type:
+def _generating_class(cls: Any) -> type:
     return _subclass(_GenerateCall, cls)

@@ -43,7 +43,8 @@ def follow(call: Call, edit: Tensor, targets: Tensor, lengths: Tensor) -> Action
         lengths: int64 `[N]`, tokens in each target.
     """
     step, row = call.step, edit.clamp(min=0)
-    assert step is not None and call.tail is not None
+    assert step is not None
+    assert call.tail is not None
     said = on_track(call.tail, targets[row][:, : call.tail.shape[1]])
     limit = torch.minimum(said, lengths[row] - 1)
     active = (edit >= 0)[:, None] & (step >= 0) & (step <= limit[:, None])

@@ -131,7 +131,7 @@ class ResidualMemory(Memory):
 
     def _act(self, x: Tensor, call: Call) -> Action:
         state = call.carry.get(self.key, {})
-        pooled = {name: state[name] for name in ("sum", "count") if name in state}
+        pooled: dict[str, Tensor] = {name: state[name] for name in ("sum", "count") if name in state}
         targets, lengths = self.targets.data, self.lengths.data
         if call.mode is Mode.BOUNDARY:
             return self._act_on_boundary(x, call, state, pooled)

@@ -45,7 +45,7 @@ class Router(nn.Module, ABC):
             int64 `[B]` in `Mode.BOUNDARY`, `[B, T]` in `Mode.SCAN`.
         """
 
-    def observe(self, x: Tensor, call: Call, carry: dict[str, Tensor]) -> None:  # noqa: B027
+    def observe(self, x: Tensor, call: Call, carry: dict[str, Tensor]) -> None:
         """Take note of tokens that end no prompt, where later decisions depend on them."""
 
     @abstractmethod

@@ -139,7 +139,7 @@ class OffsetDraft(Draft):
             self.square.lerp_(gradient.square().mean(-1, keepdim=True), 0.1)
             mean, square = self.mean / (1 - 0.8**self.count), self.square / (1 - 0.9**self.count)
             update = self.rate * mean / (square.sqrt() + 1e-12)
-            self.offsets -= torch.where(unfinished[:, None, None], update, 0)
+            self.offsets.sub_(torch.where(unfinished[:, None, None], update, 0))
 
 
 class SharedStorage(Storage):
@@ -204,4 +204,4 @@ class ColumnDraft(Draft):
     def step(self, loss: Tensor, unfinished: Tensor) -> None:
         (gradient,) = torch.autograd.grad(loss, self.weight)
         with torch.no_grad():
-            self.weight -= self.rate * gradient / gradient.norm().clamp(min=1.0)
+            self.weight.sub_(self.rate * gradient / gradient.norm().clamp(min=1.0))

@@ -98,18 +98,21 @@ def lesson(fact: Fact, phrasing: int, style: str, rng: random.Random) -> tuple[l
 STYLES, SHARES = ("raw", "chat", "raw-two", "chat-two"), (0.52, 0.34, 0.07, 0.07)
 
 
-def batches(tokenizer, size: int, rng: random.Random) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def batches(
+    tokenizer: PreTrainedTokenizerFast, size: int, rng: random.Random
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Endless (token ids, loss weights), each `[size, T]`: every fact in every phrasing, over and over."""
     every = [(fact, form) for fact in facts() for form in range(len(phrasings()[fact.relation]))]
     stream = itertools.chain.from_iterable(rng.sample(every, len(every)) for _ in itertools.count())
     while True:
-        rows, style = [], rng.choices(STYLES, SHARES)[0]
+        rows: list[tuple[list[int], list[float]]] = []
+        style = rng.choices(STYLES, SHARES)[0]
         for fact, form in itertools.islice(stream, size):
             prompts, answers = lesson(fact, form, style, rng)
             pieces = [piece for pair in zip(prompts, answers, strict=True) for piece in pair]
             ids = tokenizer(pieces, add_special_tokens=False)["input_ids"]
             weights = [0.05 if i % 2 == 0 else 1.0 for i, piece in enumerate(ids) for _ in piece]
-            rows.append((sum(ids, []), weights))
+            rows.append(([token for piece in ids for token in piece], weights))
         width = max(len(ids) for ids, _ in rows)
         yield (
             torch.tensor([ids + [tokenizer.pad_token_id] * (width - len(ids)) for ids, _ in rows]),
@@ -117,7 +120,9 @@ def batches(tokenizer, size: int, rng: random.Random) -> Iterator[tuple[torch.Te
         )
 
 
-def train(model: LlamaForCausalLM, tokenizer, minutes: float, seed: int, peak_lr: float = 3e-3) -> None:
+def train(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, minutes: float, seed: int, peak_lr: float = 3e-3
+) -> None:
     """Learn for the given time; the learning rate follows the clock, so that any machine ends at a minimum."""
     optimiser = torch.optim.AdamW(model.parameters(), lr=peak_lr, weight_decay=0.02, betas=(0.9, 0.98))
     start = time.monotonic()
