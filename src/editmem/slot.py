@@ -46,7 +46,7 @@ class Slots:
 
     @property
     def window(self) -> int:
-        return max((memory.window for site in self.sites.values() for memory in site.memories), default=1)
+        return max([1, *[memory.window for site in self.sites.values() for memory in site.memories]])
 
     def attach_site(self, path: str, module: nn.Module, memory: SiteMemory) -> None:
         """Let `memory` run on the output of `module`, after the memories that are there already."""
@@ -133,12 +133,14 @@ class _SiteCall(_Swapped):
 
 
 class _EntryCall(_Swapped):
+    _parameter_names: tuple[str, ...]
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         slots: Slots = self.__dict__[_SLOT]
         context = slots.context
         if context.inside or context.silent or (slots.idle and context.stand_ins is None):
             return super().__call__(*args, **kwargs)  # type: ignore[misc]
-        inputs = {**dict(zip(_parameter_names(cast(Any, type(self))), args, strict=False)), **kwargs}
+        inputs = {**dict(zip(self._parameter_names, args, strict=False)), **kwargs}
         call = _next_call(slots, inputs)
         if self.training and torch.is_grad_enabled():  # type: ignore[attr-defined]
             slots.recompute = call
@@ -159,11 +161,14 @@ class _GenerateCall(_EntryCall):
         context = slots.context
         if context.silent or (slots.idle and context.stand_ins is None):
             return super().generate(inputs, *args, **kwargs)  # type: ignore[misc]
-        context.generations.append(_generation_of(inputs, kwargs))
+        given = inputs if inputs is not None else kwargs.pop("input_ids", None)
+        moved, kwargs = _padding_to_the_left(given, kwargs)
+        context.generations.append(_generation_of(moved, kwargs))
         try:
-            return super().generate(inputs, *args, **kwargs)  # type: ignore[misc]
+            out = super().generate(moved, *args, **kwargs)  # type: ignore[misc]
         finally:
             context.generations.pop()
+        return out if moved is given else _with_prompt(out, cast(Tensor, given))
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> Any:
         model_inputs = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)  # type: ignore[misc]
@@ -194,9 +199,26 @@ def _generation_of(inputs: Tensor | None, kwargs: dict[str, Any]) -> Generation:
         return Generation(mask.shape[1], mask)
     if (embeds := kwargs.get("inputs_embeds")) is not None:
         return Generation(embeds.shape[1])
-    prompt = inputs if inputs is not None else kwargs.get("input_ids")
-    columns = 1 if prompt is None else prompt.shape[1]  # without a prompt, `generate` starts from one token
-    return Generation(columns)
+    return Generation(1 if inputs is None else inputs.shape[1])  # without a prompt, `generate` starts from one token
+
+
+def _padding_to_the_left(ids: Tensor | None, kwargs: dict[str, Any]) -> tuple[Tensor | None, dict[str, Any]]:
+    """Prompts with their padding on the left: `generate` goes on from the last column, be it padding or not."""
+    mask = kwargs.get("attention_mask")
+    if ids is None or not isinstance(mask, Tensor) or mask.shape != ids.shape or "position_ids" in kwargs:
+        return ids, kwargs
+    if bool(mask[:, -1].all()):
+        return ids, kwargs
+    order = mask.bool().to(torch.uint8).argsort(dim=1, stable=True)
+    return ids.gather(1, order), {**kwargs, "attention_mask": mask.gather(1, order)}
+
+
+def _with_prompt(out: Any, prompt: Tensor) -> Any:
+    """What `generate` returned, with the prompt as it was given."""
+    sequences = out if isinstance(out, Tensor) else out.sequences
+    rows = prompt.repeat_interleave(sequences.shape[0] // prompt.shape[0], dim=0)
+    sequences[:, : prompt.shape[1]] = rows
+    return out
 
 
 def _prepared_call(
@@ -205,6 +227,8 @@ def _prepared_call(
     tokens, embeds = model_inputs.get("input_ids"), model_inputs.get("inputs_embeds")
     new = tokens.shape[1] if tokens is not None else embeds.shape[1]  # type: ignore[union-attr]
     columns = mask.shape[1] if isinstance(mask, Tensor) and mask.ndim == 2 else ids.shape[1]
+    if columns < generation.columns and mask is None:  # a chunk of the prompt
+        columns = new + int(model_inputs["past_key_values"].get_seq_length())
     if generation.prompt_mask is None and isinstance(mask, Tensor) and mask.ndim == 2:
         known = mask[:, : generation.columns]
         generation.prompt_mask = nn.functional.pad(known, (0, generation.columns - known.shape[1]), value=1)
@@ -221,14 +245,10 @@ def _cache_of(out: Any, inputs: dict[str, Any]) -> Any:
     return cache
 
 
-@functools.cache
-def _parameter_names(cls: Any) -> tuple[str, ...]:
-    return tuple(inspect.signature(cls.forward).parameters)[1:]
-
-
 def _subclass(mixin: type, cls: type) -> type:
     """A subclass that passes for `cls`: checkpoints and pipelines go by the name of the class."""
     names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
+    names["_parameter_names"] = tuple(inspect.signature(cls.forward).parameters)[1:]  # type: ignore[attr-defined]
     return type(cls.__name__, (mixin, cls), names)
 
 
@@ -244,4 +264,17 @@ def _entry_class(cls: Any) -> type:
 
 @functools.cache
 def _generating_class(cls: Any) -> type:
-    return _subclass(_GenerateCall, cls)
+    made = _subclass(_GenerateCall, cls)
+    for name in ("generate", "prepare_inputs_for_generation"):
+        setattr(made, name, _with_signature_of(getattr(cls, name), getattr(_GenerateCall, name)))
+    return made
+
+
+def _with_signature_of(original: Callable, ours: Callable) -> Callable:
+    """`ours`, looking like `original`: transformers inspects the arguments of these methods."""
+
+    @functools.wraps(original)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return ours(self, *args, **kwargs)
+
+    return method
