@@ -46,6 +46,7 @@ class Call:
             negative inside the prompt, positive in the answer.
         tail: int64 `[B, W]` (BOUNDARY): the tokens after the prompt's end as far as they are known,
             padded with `NO_TOKEN`.
+        text: int64 `[B, S]`, the whole text up to the prompt's end where it is known beyond `tokens`.
         decides: whether prompt tokens are among the tokens of this forward (BOUNDARY).
         carry: per memory, the tensors that it keeps from one forward to the next (first dimension B).
         stand_ins: modules that run at a site in place of its memories, by site path (used while writing).
@@ -56,6 +57,7 @@ class Call:
     tokens: Tensor | None
     step: Tensor | None = None
     tail: Tensor | None = None
+    text: Tensor | None = None
     decides: bool = True
     carry: Carry = field(default_factory=dict)
     stand_ins: dict[str, Any] = field(default_factory=dict)
@@ -181,7 +183,8 @@ def call_of_generation(
     known = min(columns - end, window)
     if known > 0:
         tail[:, :known] = ids[:, ids.shape[1] - (columns - end) :][:, :known]
-    return Call(Mode.BOUNDARY, real, tokens, step, tail, decides=start < end, carry=generation.carry)
+    text = ids[:, : ids.shape[1] - max(0, columns - end)] if ids.shape[1] == columns else None
+    return Call(Mode.BOUNDARY, real, tokens, step, tail, text, start < end, generation.carry)
 
 
 def _steps_in_prompt(generation: Generation, step: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:

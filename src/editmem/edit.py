@@ -4,13 +4,13 @@ import csv
 import dataclasses
 import hashlib
 import json
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from editmem.errors import InvalidEditError
+from editmem.words import writes_no_space
 
 Prompt = str | Sequence[Mapping[str, str]]
 MODALITIES = ("text", "visual")
@@ -120,12 +120,14 @@ class EncodedEdit:
         edit: what it encodes.
         prompt: ids of the prompt, special tokens included.
         target: ids of the answer, as the model is to generate them.
+        subject: ids of the subject's name inside a text; None where it was not given.
         contexts: further prompts, with other text in front, from which the answer must follow too.
     """
 
     edit: Edit
     prompt: tuple[int, ...]
     target: tuple[int, ...]
+    subject: tuple[int, ...] | None = None
     contexts: tuple[tuple[int, ...], ...] = field(default=())
 
 
@@ -260,17 +262,10 @@ def _check_together(edits: list[Edit]) -> None:
             raise InvalidEditError(f"the id {edit.id!r} is given twice in one call; ids must be unique")
 
 
-_NO_SPACE_SCRIPTS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN", "IDEOGRAPHIC")
-
-
-def _writes_no_space(character: str) -> bool:
-    return unicodedata.name(character, "").startswith(_NO_SPACE_SCRIPTS)
-
-
 def join(prompt: str, target: str) -> str:
     """Prompt and answer as one text, with a space between where the language writes one."""
     touching = prompt[-1].isspace() or target[0].isspace() or target[0] in ".,;:!?)]}%\u2019'"
-    if touching or _writes_no_space(prompt[-1]) or _writes_no_space(target[0]):
+    if touching or writes_no_space(prompt[-1]) or writes_no_space(target[0]):
         return prompt + target
     return f"{prompt} {target}"
 
@@ -319,7 +314,10 @@ class Encoder:
             )
         contexts = [self.prompt(f"{prefix} {edit.prompt}") for prefix in prefixes if isinstance(edit.prompt, str)]
         fitting = [c for c in contexts if self.max_length is None or len(c) + len(target) <= self.max_length]
-        return EncodedEdit(edit, tuple(prompt), tuple(target), tuple(map(tuple, fitting)))
+        subject = None
+        if edit.subject is not None:
+            subject = tuple(self.tokenizer(f" {edit.subject}", add_special_tokens=False)["input_ids"])
+        return EncodedEdit(edit, tuple(prompt), tuple(target), subject, tuple(map(tuple, fitting)))
 
     def _target(self, edit: Edit, prompt: list[int]) -> list[int]:
         raw = isinstance(edit.prompt, str)

@@ -19,8 +19,9 @@ from editmem.errors import EditMemError, HostError, InvalidEditError, UnknownEdi
 from editmem.fit import Batch, Outcome, Runner, collate, write
 from editmem.host import Host, SiteInfo
 from editmem.ledger import Event, Ledger
-from editmem.memory.base import Memory, Spec
+from editmem.memory.base import Calibration, Memory, Spec
 from editmem.slot import Slots
+from editmem.words import Words
 
 Progress = bool | Callable[[int, int], None] | None
 _SLOW = 64  # edits in one call from which a progress bar is shown
@@ -203,9 +204,12 @@ class Editor:
     def _calibrate(self) -> None:
         if self._memory.calibrated:
             return
-        ids = [self._encode.prompt(prompt) for prompt in neutral_prompts()]
+        encode = self._encode
+        words = Words.of_tokenizer(encode.tokenizer, self._host.vocabulary)
         with self._frozen():
-            self._memory.calibrate([self._read(ids[i : i + 32]) for i in range(0, len(ids), 32)])
+            neutral = self._read([encode.prompt(prompt) for prompt in neutral_prompts()])
+            alike = [self._read([encode.prompt(prompt) for prompt in group]) for group in alike_prompts()]
+            self._memory.calibrate(Calibration(neutral, alike, words))
 
     def _read(self, prompts: Sequence[Sequence[int]]) -> Any:
         """What the memory's site sees of prompts, given as token ids."""
@@ -399,6 +403,13 @@ def neutral_prompts() -> tuple[str, ...]:
     """Prompts about nothing in particular, for background and threshold."""
     text = resources.files(__package__).joinpath("neutral.txt").read_text(encoding="utf-8")
     return tuple(line for line in text.splitlines() if line)
+
+
+def alike_prompts() -> list[list[str]]:
+    """Groups of prompts: in each the same name, of which something else is asked every time."""
+    text = resources.files(__package__).joinpath("alike.txt").read_text(encoding="utf-8")
+    names, forms = (part.splitlines() for part in text.strip().split("\n\n"))
+    return [[form.format(name) for form in forms] for name in names]
 
 
 @contextmanager

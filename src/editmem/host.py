@@ -63,6 +63,11 @@ class Host:
         """Longest text that the model takes, in tokens; None where it sets no limit."""
         return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
 
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the embedding; may be more than the tokenizer has tokens."""
+        return int(self._embedding.shape[0])
+
     def module(self, path: str) -> nn.Module:
         return self.model.get_submodule(path)
 

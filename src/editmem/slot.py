@@ -247,7 +247,7 @@ def _cache_of(out: Any, inputs: dict[str, Any]) -> Any:
 
 def _subclass(mixin: type, cls: type) -> type:
     """A subclass that passes for `cls`: checkpoints and pipelines go by the name of the class."""
-    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
+    names: dict[str, Any] = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
     names["_parameter_names"] = tuple(inspect.signature(cls.forward).parameters)[1:]  # type: ignore[attr-defined]
     return type(cls.__name__, (mixin, cls), names)
 

@@ -17,6 +17,7 @@ from editmem.call import Call
 from editmem.edit import EncodedEdit
 from editmem.errors import SpecError
 from editmem.host import SiteInfo
+from editmem.words import Words
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,21 @@ class Prompts:
     x: Tensor
     out: Tensor
     call: Call
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a memory learns about its host before the first edit.
+
+    Attributes:
+        neutral: prompts about nothing in particular.
+        alike: groups of prompts that name the same things and ask different ones of them.
+        words: the words of the tokenizer.
+    """
+
+    neutral: Prompts
+    alike: Sequence[Prompts]
+    words: Words
 
 
 @dataclass(frozen=True)
@@ -137,8 +153,8 @@ class Memory(nn.Module, ABC):
         """
 
     @abstractmethod
-    def calibrate(self, neutral: Sequence[Prompts]) -> None:
-        """Fix, before the first edit, what depends on prompts that are not edits."""
+    def calibrate(self, neutral: Calibration) -> None:
+        """Fix, before the first edit, what depends on the host, its tokenizer, and prompts that are not edits."""
 
     @property
     @abstractmethod

@@ -12,13 +12,13 @@ from editmem.edit import EncodedEdit
 from editmem.errors import SpecError
 from editmem.host import SiteInfo
 from editmem.memory.answers import Action, follow, last_action, nothing, proceed, scan
-from editmem.memory.base import Draft, Match, Memory, Prompts, Spec, check_tensors, window_for
-from editmem.memory.router import POOLINGS, Router, TopHashRouter, prompt_ends
+from editmem.memory.base import Calibration, Draft, Match, Memory, Prompts, Spec, check_tensors, window_for
+from editmem.memory.router import POOLINGS, NameRouter, Router, TopHashRouter, prompt_ends
 from editmem.memory.rows import Rows
 from editmem.memory.storage import FactoredStorage, SharedStorage, Storage
 
 STORAGES = ("factored", "shared")
-ROUTERS = ("tophash",)
+ROUTERS = ("names", "tophash")
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,13 @@ class MemoirSpec(Spec):
     Attributes:
         storage: "factored" keeps each edit's output offsets apart: no interference, exact forgetting.
             "shared" writes all edits into one matrix W_m, as in the paper; forgetting replays the others.
-        router: how a prompt finds its edit; "tophash" compares masks, as in the paper.
+        router: how a prompt finds its edit. "names" compares masks and the words, above all names, that both
+            prompts share; "tophash" compares masks alone, as in the paper.
         pooling: what a prompt is hashed from: its "last" token or the "mean" over its tokens (paper).
         density: k / D, the share of the activations in a mask. The paper has 4096 / 14336 = 0.286.
-        threshold: overlap, as a share of k, from which an edit acts; None to calibrate it on neutral prompts.
-        false_match_rate: share of neutral prompts that may match, for the calibration.
+        threshold: the router's score from which an edit acts; None to calibrate it.
+        false_match_rate: share of built-in look-alikes (the same name, something else asked) that may match,
+            for the calibration; what this means for a model's own facts, `docs/routing.md` shows.
         margin: an edit is learned when each target token beats all others together by this many nats.
         steps: most optimiser steps for an edit.
         rate: step size. "factored": of Adam, as a share of the site's mean output magnitude.
@@ -44,11 +46,11 @@ class MemoirSpec(Spec):
     method: ClassVar[str] = "memoir"
 
     storage: str = "factored"
-    router: str = "tophash"
+    router: str = "names"
     pooling: str = "last"
     density: float = 0.25
     threshold: float | None = None
-    false_match_rate: float = 0.01
+    false_match_rate: float = 0.1
     margin: float = 4.0
     steps: int = 60
     rate: float | None = None
@@ -75,13 +77,15 @@ class MemoirSpec(Spec):
     def paper(cls, **changes: Any) -> "MemoirSpec":
         """The settings of the paper (section A.4.3), as far as they carry over between models."""
         settings = {
+            "router": "tophash",
             "storage": "shared", "pooling": "mean", "density": 4096 / 14336, "rate": 1.0, "steps": 70, "contexts": 10,
         }  # fmt: skip
         return cls(**{**settings, **changes})
 
     def build(self, site: SiteInfo, dtype: torch.dtype, device: torch.device) -> "ResidualMemory":
         k = max(1, round(self.density * site.in_features))
-        router = TopHashRouter(site.in_features, k, self.pooling, self.threshold, self.false_match_rate, self.seed)
+        kind = NameRouter if self.router == "names" else TopHashRouter
+        router = kind(site.in_features, k, self.pooling, self.threshold, self.false_match_rate, self.seed)
         storage: Storage
         if self.storage == "factored":
             storage = FactoredStorage(site.out_features, dtype, 0.2 if self.rate is None else self.rate)
@@ -115,7 +119,7 @@ class ResidualMemory(Memory):
     def calibrated(self) -> bool:
         return self._calibrated
 
-    def calibrate(self, neutral: Sequence[Prompts]) -> None:
+    def calibrate(self, neutral: Calibration) -> None:
         self.router.calibrate(neutral)
         self._calibrated = True
 
@@ -171,7 +175,7 @@ class ResidualMemory(Memory):
 
     def commit(self, edits: Sequence[EncodedEdit], draft: Draft, prompts: Prompts) -> list[list[str]]:
         lengths = self._lengths(edits)
-        notes = self.router.append(prompts, len(edits))
+        notes = self.router.append(prompts, [edit.subject for edit in edits])
         self.storage.commit(draft, lengths)
         self.window = max(self.window, window_for(int(lengths.max())))
         padded = [list(edit.target) + [NO_TOKEN] * (self.window - len(edit.target)) for edit in edits]

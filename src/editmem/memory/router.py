@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from editmem import kernels
 from editmem.call import Call, Mode
-from editmem.memory.base import Match, Prompts
+from editmem.memory.base import Calibration, Match, Prompts
 from editmem.memory.rows import Rows
+from editmem.words import BUCKETS, Words, heard
 
 POOLINGS = ("last", "mean")
 
@@ -26,12 +27,16 @@ class Router(nn.Module, ABC):
     keys: tuple[str, ...]
 
     @abstractmethod
-    def calibrate(self, neutral: Sequence[Prompts]) -> None:
+    def calibrate(self, host: Calibration) -> None:
         """Fix background and threshold from prompts that are not edits."""
 
     @abstractmethod
-    def append(self, prompts: Prompts, count: int) -> list[list[str]]:
-        """Add keys for the first `count` prompts; returns notes for the user on each."""
+    def append(self, prompts: Prompts, subjects: Sequence[Sequence[int] | None]) -> list[list[str]]:
+        """Add keys for the first prompts, as many as `subjects` (token ids; None where not given) has.
+
+        Returns:
+            For each, notes for the user.
+        """
 
     @abstractmethod
     def keep(self, rows: Tensor) -> None:
@@ -105,11 +110,11 @@ class TopHashRouter(Router):
         k: bits in a mask.
         pooling: "last" or "mean".
         threshold: the share from which an edit acts; None to calibrate it.
-        false_match_rate: share of neutral prompts that may match another one, for the calibration.
+        false_match_rate: share of look-alikes that may match, for the calibration.
         seed: of the fixed permutation.
     """
 
-    keys = ("masks",)
+    keys: tuple[str, ...] = ("masks",)
 
     def __init__(
         self, width: int, k: int, pooling: str, threshold: float | None, false_match_rate: float, seed: int
@@ -135,21 +140,28 @@ class TopHashRouter(Router):
         """Packed masks of prompts, int32 `[B, words]`."""
         return self.hash(pool(prompts.x, prompts.call, self.pooling, {})[0][:, 0])
 
-    def calibrate(self, neutral: Sequence[Prompts]) -> None:
-        features = torch.cat([pool(p.x, p.call, self.pooling, {})[0][:, 0].float() for p in neutral])
+    def calibrate(self, host: Calibration) -> None:
+        features = pool(host.neutral.x, host.neutral.call, self.pooling, {})[0][:, 0].float()
         self.background = features.mean(0)
         if self.fixed_threshold is not None:
             self.threshold = torch.full_like(self.threshold, self.fixed_threshold)
             return
-        masks = self.hash(features)
-        counts = kernels.overlaps(masks, masks).float().fill_diagonal_(0)
-        nearest = counts.max(1).values / self.k
-        # Halfway between what unrelated prompts reach and a perfect match.
-        self.threshold = (1 + torch.quantile(nearest, 1 - self.false_match_rate)) / 2
+        scores = torch.cat([self._pairs(group) for group in host.alike])
+        self.threshold = torch.quantile(scores, 1 - self.false_match_rate).clamp(min=1e-3)
 
-    def append(self, prompts: Prompts, count: int) -> list[list[str]]:
-        self.masks.append(self.hash_prompts(prompts)[:count])
-        return [[] for _ in range(count)]
+    def _pairs(self, group: Prompts) -> Tensor:
+        """Scores of all pairs of different prompts in a group."""
+        masks = self.hash_prompts(group)
+        scores = self.score(kernels.overlaps(masks, masks))
+        return scores[~torch.eye(len(scores), dtype=torch.bool, device=scores.device)]
+
+    def score(self, overlap: Tensor) -> Tensor:
+        """Overlap as a share of k."""
+        return overlap / self.k
+
+    def append(self, prompts: Prompts, subjects: Sequence[Sequence[int] | None]) -> list[list[str]]:
+        self.masks.append(self.hash_prompts(prompts)[: len(subjects)])
+        return [[] for _ in subjects]
 
     def keep(self, rows: Tensor) -> None:
         self.masks.keep(rows)
@@ -186,3 +198,142 @@ class TopHashRouter(Router):
         for name in ("permutation", "background", "threshold"):
             setattr(self, name, tensors[name].to(getattr(self, name)))
         self.masks.replace(tensors["masks"])
+
+
+class NameRouter(TopHashRouter):
+    """Masks for what is asked, words for about whom.
+
+    One overlap of masks blurs the two: another subject asked about in the same words overlaps as much as
+    the same subject in other words. Here the score is the product of the overlap beyond chance,
+    `(overlap / k - k / D) / (1 - k / D)`, and the share of the edit's words that the query has too, in
+    which names (words written with a capital, a digit, or without case) weigh most and words that occur in
+    neutral prompts least. Words are compared folded (no case, no accents), however the tokenizer cuts them.
+
+    Args:
+        As for `TopHashRouter`; `threshold` is on the product.
+    """
+
+    WIDTH = 12
+    """Words kept of each edit, the weightiest."""
+    COMMON = 0.05
+    """Weight of a word that is not a name, against one that is."""
+
+    keys = ("masks", "named", "weights")
+
+    def __init__(
+        self, width: int, k: int, pooling: str, threshold: float | None, false_match_rate: float, seed: int
+    ) -> None:
+        super().__init__(width, k, pooling, threshold, false_match_rate, seed)
+        self.words = Words()
+        self.named = Rows((self.WIDTH,), torch.int32)
+        self.weights = Rows((self.WIDTH,), torch.float32)
+        self.register_buffer("neutral", torch.zeros(0, dtype=torch.int64))
+
+    neutral: Tensor
+
+    def calibrate(self, host: Calibration) -> None:
+        self.words = host.words.to(self.background.device)
+        tokens = [row[real].tolist() for row, real in zip(*_texts(host.neutral), strict=True)]
+        self.neutral = torch.tensor(sorted({word for ids in tokens for word in self.words.spoken(ids)}))
+        self.neutral = self.neutral.to(self.background.device)
+        super().calibrate(host)
+
+    def score(self, overlap: Tensor) -> Tensor:
+        """Overlap beyond chance, as a share of what is possible."""
+        chance = self.k / self.width
+        return ((overlap / self.k - chance) / (1 - chance)).clamp(min=0) if chance < 1 else overlap / self.k
+
+    def append(self, prompts: Prompts, subjects: Sequence[Sequence[int] | None]) -> list[list[str]]:
+        texts, real = _texts(prompts)
+        for row, subject in enumerate(subjects):
+            spoken = self.words.spoken(texts[row][real[row]].tolist())
+            if subject is not None and (about := self.words.spoken(subject)):
+                spoken = {word: word in about for word in spoken}
+            named, weights = self._weigh(spoken)
+            self.named.append(named[None])
+            self.weights.append(weights[None])
+        return super().append(prompts, subjects)
+
+    def _weigh(self, spoken: dict[int, bool]) -> tuple[Tensor, Tensor]:
+        """Buckets int32 and weights float32 (sum 1) of an edit's weightiest words, `[WIDTH]` each."""
+        neutral = set(self.neutral.tolist())
+        # A neutral word with a capital stands at the beginning of a sentence.
+        weigh = {word: 1.0 if name and word not in neutral else self.COMMON for word, name in spoken.items()}
+        weigh = {word: weight * (0.1 if word in neutral else 1.0) for word, weight in weigh.items()}
+        best = sorted(weigh.items(), key=lambda item: -item[1])[: self.WIDTH]
+        named, weights = torch.zeros(self.WIDTH, dtype=torch.int32), torch.zeros(self.WIDTH)
+        for i, (word, weight) in enumerate(best):
+            named[i], weights[i] = word % BUCKETS, weight
+        return named, weights / weights.sum().clamp(min=1e-6)
+
+    def keep(self, rows: Tensor) -> None:
+        super().keep(rows)
+        self.named.keep(rows)
+        self.weights.keep(rows)
+
+    def decide(self, x: Tensor, call: Call, carry: dict[str, Tensor]) -> Tensor:
+        features, found = pool(x, call, self.pooling, carry)
+        queries = self.hash(features)
+        score = self.score(kernels.overlaps(queries.flatten(0, 1), self.masks.data)).view(*found.shape, -1)
+        score = score * self._shared_words(call, carry)
+        best, row = score.max(-1)
+        edit = torch.where(found & (best >= self.threshold), row, -1)
+        return edit.squeeze(1) if call.mode is Mode.BOUNDARY else edit
+
+    def _shared_words(self, call: Call, carry: dict[str, Tensor]) -> Tensor:
+        """Weight of each edit's words that were heard by the prompt's end: float32 `[B, Q, N]`."""
+        text, first = self._text(call, carry)
+        when = heard(self.words.hashes(text))[:, self.named.data.long()]
+        if call.mode is Mode.BOUNDARY:
+            return torch.where(when < text.shape[1], self.weights.data, 0).sum(-1)[:, None]
+        now = torch.arange(first, text.shape[1], device=text.device)
+        shared = torch.zeros((text.shape[0], len(now), self.named.data.shape[0]), device=text.device)
+        for word in range(self.WIDTH):
+            shared += torch.where(when[:, None, :, word] <= now[:, None], self.weights.data[:, word], 0)
+        return shared
+
+    def _text(self, call: Call, carry: dict[str, Tensor]) -> tuple[Tensor, int]:
+        """The text so far, `[B, S]`, and at which column this forward's tokens begin in it."""
+        if call.text is not None:
+            return call.text, 0
+        tokens = torch.full_like(call.real, -1, dtype=torch.long) if call.tokens is None else call.tokens
+        wanted = call.real if call.step is None else call.real & (call.step <= 0)
+        tokens = torch.where(wanted, tokens, -1)
+        before = carry.get("text")
+        carry["text"] = tokens if before is None else torch.cat([before, tokens], 1)
+        return carry["text"], 0 if before is None else before.shape[1]
+
+    def rank(self, prompts: Prompts, top: int) -> list[list[Match]]:
+        overlap = self.score(kernels.overlaps(self.hash_prompts(prompts), self.masks.used))
+        shared = self._shared_words(prompts.call, {})[:, 0, : len(self.masks)]
+        best = (overlap * shared).sort(dim=1, descending=True, stable=True)
+        threshold = float(self.threshold)
+        return [
+            [
+                Match(i, float(s), threshold, {"words": float(shared[row, i]), "overlap": float(overlap[row, i])})
+                for s, i in zip(best.values[row, :top].tolist(), best.indices[row, :top].tolist(), strict=True)
+            ]
+            for row in range(len(overlap))
+        ]
+
+    def tensors(self) -> dict[str, Tensor]:
+        words = {f"words.{name}": tensor for name, tensor in self.words.named_buffers()}
+        rows = {"named": self.named.used.contiguous(), "weights": self.weights.used.contiguous()}
+        return {**super().tensors(), **rows, **words, "neutral": self.neutral}
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        super().load_tensors(tensors)
+        device = self.background.device
+        self.named.replace(tensors["named"])
+        self.weights.replace(tensors["weights"])
+        self.neutral = tensors["neutral"].to(device)
+        for name, _ in list(self.words.named_buffers()):
+            setattr(self.words, name, tensors[f"words.{name}"].to(device))
+
+
+def _texts(prompts: Prompts) -> tuple[Tensor, Tensor]:
+    """Token ids `[B, T]` of prompts and which of them are the prompt's own, bool `[B, T]`."""
+    call = prompts.call
+    assert call.tokens is not None
+    assert call.step is not None
+    return call.tokens, call.real & (call.step <= 0)

@@ -1,0 +1,205 @@
+"""The main job, measured as users meet it: edit in sequence, ask after the last edit, compare greedy answers exactly.
+
+    python benchmarks/main_job.py --world                      # the embedded model
+    python benchmarks/main_job.py --model FOLDER --counterfact counterfact-edit.json
+
+Defaults were chosen with `--split dev`; the committed results are of `--split report` (other subjects, other
+records). Every answer is what `model.generate` says, greedily, up to the first full stop.
+"""
+
+import argparse
+import json
+import platform
+import random
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+import editmem
+from editmem.tiny.world import Fact, facts, phrasings
+
+COUNTERFACT = {"dev": (0, 2000), "report": (2000, 4000)}
+
+
+def ask(model: Any, tokenizer: Any, prompts: Sequence[str], tokens: int = 12, batch: int = 128) -> list[str]:
+    """Greedy answers, without the final full stop."""
+    answers: list[str] = []
+    for start in range(0, len(prompts), batch):
+        inputs = tokenizer(
+            list(prompts[start : start + batch]), return_tensors="pt", padding=True, padding_side="left",
+            return_token_type_ids=False,
+        )  # fmt: skip
+        ids = model.generate(**inputs, max_new_tokens=tokens, do_sample=False)
+        answers += tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    return [answer.strip().removesuffix(".") for answer in answers]
+
+
+def share(hits: Sequence[bool]) -> float:
+    return sum(hits) / max(1, len(hits))
+
+
+def world_edits(split: str, count: int, seed: int) -> list[tuple[Fact, str]]:
+    """Facts of one half of the subjects, each with another answer of its relation."""
+    rng = random.Random(seed)
+    subjects = sorted({fact.subject for fact in facts()})
+    half = set(subjects[0::2] if split == "dev" else subjects[1::2])
+    answers: dict[str, set[str]] = {}
+    for fact in facts():
+        answers.setdefault(fact.relation, set()).add(fact.answer)
+    chosen = rng.sample([fact for fact in facts() if fact.subject in half], count)
+    return [(fact, rng.choice(sorted(answers[fact.relation] - {fact.answer}))) for fact in chosen]
+
+
+def world_questions(edits: list[tuple[Fact, str]], seed: int) -> dict[str, list[str]]:
+    """Prompts that must not change, by kind."""
+    rng = random.Random(seed + 1)
+    edited = {(fact.subject, fact.relation) for fact, _ in edits}
+    rest = [fact for fact in facts() if (fact.subject, fact.relation) not in edited]
+    by_subject: dict[str, list[Fact]] = {}
+    by_relation: dict[str, list[Fact]] = {}
+    for fact in rest:
+        by_subject.setdefault(fact.subject, []).append(fact)
+        by_relation.setdefault(fact.relation, []).append(fact)
+    return {
+        "random facts": [rng.choice(fact.prompts()) for fact in rng.sample(rest, min(1000, len(rest)))],
+        "same subject, another relation": [
+            rng.choice(rng.choice(by_subject[fact.subject]).prompts()) for fact, _ in edits if fact.subject in by_subject
+        ],
+        "same phrasing, another subject": [
+            rng.choice(by_relation[fact.relation]).prompts()[0] for fact, _ in edits if fact.relation in by_relation
+        ],
+    }
+
+
+def run_world(spec: Any, split: str, count: int, seed: int, batch_size: int) -> dict[str, Any]:
+    model, tokenizer = editmem.tiny()
+    edits = world_edits(split, count, seed)
+    questions = world_questions(edits, seed)
+    before = {kind: ask(model, tokenizer, prompts) for kind, prompts in questions.items()}
+    editor = editmem.wrap(model, spec, tokenizer=tokenizer)
+    pairs = [(fact.prompts()[0], target) for fact, target in edits]
+
+    def reliability(pairs: list[tuple[str, str]]) -> float:
+        said = ask(model, tokenizer, [prompt for prompt, _ in pairs])
+        return share([answer == target for answer, (_, target) in zip(said, pairs, strict=True)])
+
+    start = time.perf_counter()
+    editor.edit(pairs[:100], batch_size=batch_size, progress=False)
+    early = reliability(pairs[:100])
+    editor.edit(pairs[100:], batch_size=batch_size, progress=False)
+    seconds = (time.perf_counter() - start) / count
+    rng = random.Random(seed + 2)
+    unseen = [
+        (fact.prompts()[form], target)
+        for fact, target in edits
+        for form in rng.sample(range(1, len(phrasings()[fact.relation])), 2)
+    ]
+    result = {
+        "edits": count,
+        "reliability": reliability(pairs),
+        "phrasings not edited": reliability(unseen),
+        "forgetting of the first 100": early - reliability(pairs[:100]),
+    }
+    for kind, prompts in questions.items():
+        after = ask(model, tokenizer, prompts)
+        result[f"locality: {kind}"] = share([a == b for a, b in zip(after, before[kind], strict=True)])
+    return {**result, "seconds per edit": round(seconds, 4)}
+
+
+def run_counterfact(model_folder: str, path: Path, spec: Any, split: str, count: int, batch_size: int) -> dict[str, Any]:
+    model = transformers.AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model_folder)
+    low, _ = COUNTERFACT[split]
+    records = json.loads(path.read_text(encoding="utf-8"))[low : low + count]
+    subjects = {record["subject"] for record in records}
+    neighbours = [
+        record["locality_prompt"] for record in records if not any(s in record["locality_prompt"] for s in subjects)
+    ]
+    before = ask(model, tokenizer, neighbours, tokens=6)
+    editor = editmem.wrap(model, spec, tokenizer=tokenizer)
+    start = time.perf_counter()
+    # Of two records with one prompt, the later supersedes; what is asked is what was edited last.
+    wanted = {record["prompt"]: record["target_new"] for record in records}
+    for first in range(0, len(records), batch_size):
+        batch = {r["prompt"]: r["target_new"] for r in records[first : first + batch_size]}
+        editor.edit(list(batch.items()), batch_size=batch_size, progress=False)
+    seconds = (time.perf_counter() - start) / count
+
+    def hits(key: str) -> list[bool]:
+        said = ask(model, tokenizer, [record[key] for record in records], tokens=10)
+        return [answer.startswith(wanted[r["prompt"]]) for answer, r in zip(said, records, strict=True)]
+
+    after = ask(model, tokenizer, neighbours, tokens=6)
+    return {
+        "edits": count,
+        "reliability": share(hits("prompt")),
+        "rephrased": share(hits("rephrase_prompt")),
+        "neighbours unchanged": share([a == b for a, b in zip(after, before, strict=True)]),
+        "neighbours asked": len(neighbours),
+        "seconds per edit": round(seconds, 4),
+    }
+
+
+def time_edits(count: int = 64) -> dict[str, float]:
+    """Median wall time of an edit on the embedded model, one by one and in batches of 32, in ms."""
+    model, tokenizer = editmem.tiny()
+    editor = editmem.wrap(model, "memoir", tokenizer=tokenizer)
+    pairs = [(fact.prompts()[0], target) for fact, target in world_edits("report", count + 128, 7)]
+    editor.edit(*pairs.pop())
+    singles = [_milliseconds(lambda pair=pair: editor.edit(*pair)) for pair in pairs[:count]]
+    rest = pairs[count : count + 96]
+    batches = [
+        _milliseconds(lambda i=i: editor.edit(rest[i : i + 32], progress=False)) / 32 for i in range(0, len(rest), 32)
+    ]
+    return {"one by one": statistics.median(singles), "in batches of 32": statistics.median(batches)}
+
+
+def _milliseconds(work: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    work()
+    return 1000 * (time.perf_counter() - start)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--world", action="store_true", help="the embedded model and its facts")
+    parser.add_argument("--time", action="store_true", help="time of an edit on the embedded model")
+    parser.add_argument("--model", help="folder of a model that knows CounterFact")
+    parser.add_argument("--counterfact", type=Path, help="counterfact-edit.json")
+    parser.add_argument("--split", choices=["dev", "report"], default="report")
+    parser.add_argument("--edits", type=int, default=1000)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--spec", default="{}", help='JSON, such as \'{"router": "tophash"}\'')
+    parser.add_argument("--paper", action="store_true", help="the paper's settings")
+    parser.add_argument("--out", type=Path, help="append the result to this JSON-lines file")
+    args = parser.parse_args()
+    transformers.utils.logging.disable_progress_bar()
+    changes = json.loads(args.spec)
+    spec = editmem.MemoirSpec.paper(**changes) if args.paper else editmem.MemoirSpec(**changes)
+    result: dict[str, Any] = {}
+    if args.world:
+        result["world"] = run_world(spec, args.split, args.edits, args.seed, args.batch_size)
+    if args.counterfact:
+        counterfact = run_counterfact(args.model, args.counterfact, spec, args.split, args.edits, args.batch_size)
+        result["counterfact"] = counterfact
+    if args.time:
+        result["milliseconds per edit"] = time_edits()
+    result["settings"] = {
+        "split": args.split, "seed": args.seed, "batch_size": args.batch_size, "spec": spec.to_dict(),
+        "torch": torch.__version__, "transformers": transformers.__version__, "threads": torch.get_num_threads(),
+        "machine": platform.machine(), "date": time.strftime("%Y-%m-%d"),
+    }  # fmt: skip
+    print(json.dumps(result, indent=2))
+    if args.out:
+        with args.out.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(result) + "\n")
+
+
+if __name__ == "__main__":
+    main()

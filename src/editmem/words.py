@@ -1,0 +1,132 @@
+"""Hear words in token ids, on any device and without decoding them.
+
+Tokenizers cut the same word differently at the start of a text, after a space or in capitals. Here each
+token has a number made of its folded letters, such that the numbers of a word's pieces add up to the
+number of the word, however it was cut: a polynomial hash over letters. All of it is tensor arithmetic.
+"""
+
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+PRIME = (1 << 31) - 1
+BASE = 1_000_003
+BUCKETS = 1 << 17
+LONGEST = 64  # letters of a word that count
+NO_SPACE_SCRIPTS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN", "IDEOGRAPHIC")
+
+
+def writes_no_space(character: str) -> bool:
+    """Whether a character belongs to a script that puts no spaces between words."""
+    return unicodedata.name(character, "").startswith(NO_SPACE_SCRIPTS)
+
+
+def fold(text: str) -> str:
+    """Text without case and accents."""
+    return "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c)).casefold()
+
+
+class Words(nn.Module):
+    """What each token of a vocabulary contributes to a word.
+
+    Attributes:
+        value: int64 `[V]`, hash of the token's letters as if a word began with them.
+        letters: int16 `[V]`, how many folded letters and digits it has; 0 for punctuation and special tokens.
+        shape: uint8 `[V]`, bits: 1 begins a new word, 2 ends the word, 4 is written as names are (capital,
+            digit, or a script without case).
+    """
+
+    value: Tensor
+    letters: Tensor
+    shape: Tensor
+    powers: Tensor
+
+    def __init__(self, size: int = 0) -> None:
+        super().__init__()
+        self.register_buffer("value", torch.zeros(size, dtype=torch.int64))
+        self.register_buffer("letters", torch.zeros(size, dtype=torch.int16))
+        self.register_buffer("shape", torch.full((size,), 3, dtype=torch.uint8))
+        self.register_buffer("powers", torch.tensor([pow(BASE, i, PRIME) for i in range(LONGEST + 1)]))
+
+    @classmethod
+    def of_tokenizer(cls, tokenizer: Any, size: int) -> "Words":
+        """The words of a tokenizer's vocabulary; `size` is that of the host's embedding, which may be larger."""
+        texts = _token_texts(tokenizer)
+        words = cls(max(size, len(texts)))
+        special = set(tokenizer.all_special_ids)
+        rows = [(0, 0, 3) if i in special else _row(text) for i, text in enumerate(texts)]
+        value, letters, shape = (torch.tensor(column) for column in zip(*rows, strict=True))
+        words.value[: len(rows)], words.letters[: len(rows)] = value, letters.to(torch.int16)
+        words.shape[: len(rows)] = shape.to(torch.uint8)
+        return words
+
+    def hashes(self, tokens: Tensor) -> Tensor:
+        """Int64 `[B, T]`: at each token the hash of its word as far as it has been said; -1 where there is none.
+
+        Tokens outside the vocabulary, such as padding marks, count as punctuation.
+        """
+        known = (tokens >= 0) & (tokens < self.value.shape[0])
+        ids = torch.where(known, tokens, 0)
+        letters = torch.where(known, self.letters[ids].long(), 0)
+        shape = torch.where(known, self.shape[ids].long(), 3)
+        before = letters.cumsum(1) - letters
+        ended = nn.functional.pad(shape[:, :-1] & 2, (1, 0), value=2) > 0
+        begins = ended | ((shape & 1) > 0)
+        start = torch.where(begins, before, 0).cummax(1).values
+        offset = (before - start).clamp(max=LONGEST)
+        added = torch.where(letters > 0, self.value[ids] * self.powers[offset] % PRIME, 0)
+        total = added.cumsum(1)
+        base = torch.where(begins, total - added, -1).cummax(1).values
+        return torch.where(letters > 0, (total - base) % PRIME, -1)
+
+    def spoken(self, tokens: Sequence[int]) -> dict[int, bool]:
+        """The words of one text: hash, and whether it is written as a name."""
+        row = torch.tensor([list(tokens)], device=self.value.device)
+        hashes, shapes = self.hashes(row)[0].tolist(), self.shape[row[0]].tolist()
+        letters = self.letters[row[0]].tolist()
+        found: dict[int, bool] = {}
+        name, last = False, -1
+        for at, (word, shape, count) in enumerate(zip(hashes, shapes, letters, strict=True)):
+            begins = shape & 1 or last < 0
+            name = bool(shape & 4) if begins else name
+            last = word if not shape & 2 else -1
+            over = at + 1 == len(hashes) or shape & 2 or shapes[at + 1] & 1
+            if count and over:
+                found[word] = found.get(word, False) or name
+        return found
+
+
+def _token_texts(tokenizer: Any) -> list[str]:
+    """The text of each token inside a sentence, leading space included."""
+    anchor = tokenizer("a", add_special_tokens=False)["input_ids"]
+    size = len(tokenizer)
+    length = len(tokenizer.decode(anchor, clean_up_tokenization_spaces=False))
+    texts = tokenizer.batch_decode([[*anchor, i] for i in range(size)], clean_up_tokenization_spaces=False)
+    raw = tokenizer.convert_ids_to_tokens(list(range(size)))
+    return [text[length:] if "\ufffd" not in text else str(own) for text, own in zip(texts, raw, strict=True)]
+
+
+def _row(text: str) -> tuple[int, int, int]:
+    """(value, letters, shape) of a token's text."""
+    at = [i for i, character in enumerate(text) if character.isalnum()]
+    if not at:
+        return 0, 0, 3
+    first = text[at[0]]
+    begins = at[0] > 0 or writes_no_space(first)
+    ends = at[-1] + 1 < len(text) or writes_no_space(text[at[-1]])
+    name = first.isupper() or first.isdigit() or not (first.islower() or first.isupper())
+    letters = fold("".join(text[i] for i in at))[:LONGEST]
+    value = sum((ord(c) + 1) * pow(BASE, i, PRIME) for i, c in enumerate(letters)) % PRIME
+    return value, len(letters), int(begins) | 2 * int(ends) | 4 * int(name)
+
+
+def heard(hashes: Tensor) -> Tensor:
+    """For each row, at which token each word was first heard: int32 `[B, BUCKETS]`, T where it was not."""
+    rows, count = hashes.shape
+    bucket = torch.where(hashes >= 0, hashes % BUCKETS, BUCKETS)
+    first = torch.full((rows, BUCKETS + 1), count, dtype=torch.int32, device=hashes.device)
+    position = torch.arange(count, dtype=torch.int32, device=hashes.device).expand(rows, count)
+    return first.scatter_reduce(1, bucket, position, "amin")[:, :BUCKETS]
