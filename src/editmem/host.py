@@ -91,6 +91,8 @@ class Host:
 
     def _feed_forward(self, index: int) -> SiteInfo:
         block, prefix = self.blocks[index], f"{self.blocks_path}.{index}"
+        if (norm := _output_norm(block, self.hidden_size)) is not None:
+            return SiteInfo(f"{prefix}.{norm}", index, self.hidden_size, self.hidden_size)
         experts = _expert_block(block)
         if experts is not None:
             return SiteInfo(f"{prefix}.{experts}", index, self.hidden_size, self.hidden_size)
@@ -186,6 +188,18 @@ def _blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     if not lists:
         raise HostError(f"{type(model).__name__} has no list of {depth} decoder blocks; it cannot carry a memory")
     return min(lists, key=lambda item: item[0].count("."))
+
+
+def _output_norm(block: nn.Module, hidden_size: int) -> str | None:
+    """The child of a block that normalises what its feed-forward part returns, before it joins the residual.
+
+    Anything that a memory adds before such a norm is scaled away, so that it has to sit behind it.
+    """
+    for name, child in block.named_children():
+        shapes = [tuple(parameter.shape) for parameter in child.parameters()]
+        if re.search(r"post.*(feed_?forward|mlp|ffn)", name) and shapes[:1] == [(hidden_size,)]:
+            return name
+    return None
 
 
 def _expert_block(block: nn.Module) -> str | None:

@@ -69,7 +69,7 @@ class Slots:
     def detach(self) -> None:
         """Give every module its own class back."""
         for module in self.modules:
-            module.__class__ = type(module).__mro__[1]
+            module.__class__ = type(module)._host_class  # type: ignore[attr-defined]
             del module.__dict__[_SLOT]
         self.modules.clear()
         self.sites.clear()
@@ -90,9 +90,12 @@ class Site:
         if call is None:
             return out
         base, rest = (out[0], out[1:]) if isinstance(out, tuple) else (out, None)
-        result = base
+        # Some hosts flatten batch and time before their feed-forward block.
+        rows = call.real.shape
+        x, result = x.view(*rows, x.shape[-1]), base.view(*rows, base.shape[-1])
         for memory in (call.stand_ins[self.path],) if self.path in call.stand_ins else self.memories:
             result = memory(x, result, call)
+        result = result.view_as(base)
         return result if rest is None else (result, *rest)
 
 
@@ -248,6 +251,7 @@ def _cache_of(out: Any, inputs: dict[str, Any]) -> Any:
 def _subclass(mixin: type, cls: type) -> type:
     """A subclass that passes for `cls`: checkpoints and pipelines go by the name of the class."""
     names: dict[str, Any] = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
+    names["_host_class"] = cls
     names["_parameter_names"] = tuple(inspect.signature(cls.forward).parameters)[1:]  # type: ignore[attr-defined]
     return type(cls.__name__, (mixin, cls), names)
 

@@ -45,7 +45,7 @@ def wrap(
         SpecError: if the spec is not valid; the model is unchanged.
     """
     specs = _specs(spec)
-    if slots_of(model) is not None:
+    if isinstance(model, nn.Module) and slots_of(model) is not None:
         raise HostError("this model carries a memory already; use its editor, or editmem.unwrap(model) first")
     host = Host(model)
     sites = [host.site(item.layer, item.module) for item in specs]
