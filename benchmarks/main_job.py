@@ -68,7 +68,9 @@ def world_questions(edits: list[tuple[Fact, str]], seed: int) -> dict[str, list[
     return {
         "random facts": [rng.choice(fact.prompts()) for fact in rng.sample(rest, min(1000, len(rest)))],
         "same subject, another relation": [
-            rng.choice(rng.choice(by_subject[fact.subject]).prompts()) for fact, _ in edits if fact.subject in by_subject
+            rng.choice(rng.choice(by_subject[fact.subject]).prompts())
+            for fact, _ in edits
+            if fact.subject in by_subject
         ],
         "same phrasing, another subject": [
             rng.choice(by_relation[fact.relation]).prompts()[0] for fact, _ in edits if fact.relation in by_relation
@@ -111,7 +113,9 @@ def run_world(spec: Any, split: str, count: int, seed: int, batch_size: int) -> 
     return {**result, "seconds per edit": round(seconds, 4)}
 
 
-def run_counterfact(model_folder: str, path: Path, spec: Any, split: str, count: int, batch_size: int) -> dict[str, Any]:
+def run_counterfact(
+    model_folder: str, path: Path, spec: Any, split: str, count: int, batch_size: int
+) -> dict[str, Any]:
     model = transformers.AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(model_folder)
     low, _ = COUNTERFACT[split]

@@ -138,7 +138,11 @@ def test_accelerate_hooks(first, tokenizer):
 
 
 def test_a_module_named_by_the_user(tokenizer):
-    for pattern in ("model.layers.0.mlp.down_proj", r"re:.*layers\.0\.mlp\.down_proj", "model.layers.1.self_attn.o_proj"):
+    for pattern in (
+        "model.layers.0.mlp.down_proj",
+        r"re:.*layers\.0\.mlp\.down_proj",
+        "model.layers.1.self_attn.o_proj",
+    ):
         model = make("llama", len(tokenizer))
         with editmem.wrap(model, editmem.MemoirSpec(module=pattern), tokenizer=tokenizer) as editor:
             check_edit(model, tokenizer, editor)
@@ -182,7 +186,7 @@ def test_saving_a_wrapped_host(tokenizer, tmp_path):
     before = state_of(model)
     editor = editmem.wrap(model, tokenizer=tokenizer)
     editor.edit(PROMPT, TARGET)
-    with pytest.raises(HostError, match="editor.save_pretrained"):
+    with pytest.raises(HostError, match=r"editor\.save_pretrained"):
         torch.save(model, tmp_path / "whole.pt")
     model.save_pretrained(tmp_path / "host")
     assert list(model.state_dict()) == before["keys"]

@@ -113,11 +113,18 @@ def check(said, bare, wanted, every=True):
 @pytest.mark.parametrize("mode", DECODING)
 def test_mixed_batch(editor, hosts, texts, mode, side, form):
     bare, model, tokenizer = hosts
-    prompts = [text for group in zip(texts["edited"], texts["other"], texts["other"][3:], strict=False) for text in group]
+    prompts = [
+        text for group in zip(texts["edited"], texts["other"], texts["other"][3:], strict=False) for text in group
+    ]
     prompts = prompts if form == "raw" else [chat(text) for text in prompts]
     said = say(model, tokenizer, prompts, side, **DECODING[mode])
     # The bare host would go on from padding on the right; what it says with padding on the left is its answer.
-    check(said, say(bare, tokenizer, prompts, "left", **DECODING[mode]), expected(prompts, texts), mode != "returned beams")
+    check(
+        said,
+        say(bare, tokenizer, prompts, "left", **DECODING[mode]),
+        expected(prompts, texts),
+        mode != "returned beams",
+    )
 
 
 @pytest.mark.parametrize("form", ["raw", "chat"])

@@ -172,7 +172,7 @@ def edit_of(item: Any, where: str = "") -> Edit:
         raise InvalidEditError(f"{where}: {error}" if where else str(error)) from None
 
 
-def read_edits(source: Any, target: str | None = None, **fields: Any) -> tuple[list[Edit], bool]:
+def read_edits(source: Any, target: str | None = None, /, **fields: Any) -> tuple[list[Edit], bool]:
     """Everything that `Editor.edit` takes, as (edits, whether a single one was meant).
 
     Raises:

@@ -164,6 +164,8 @@ class Editor:
         self._check_ids(edits)
         self._calibrate()
         records: list[EditRecord] = []
+        if self._memory.replays:
+            batch_size = 1  # what is forgotten is replayed one by one, and has to come out the same
         with self._frozen(), _bar(progress, len(encoded), "editing") as advance:
             for start in range(0, len(encoded), batch_size):
                 batch = encoded[start : start + batch_size]

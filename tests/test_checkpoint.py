@@ -1,0 +1,213 @@
+"""A saved memory comes back bit for bit, or is refused by name; a killed save leaves a whole one."""
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import editmem
+from editmem import checkpoint
+from editmem.errors import CheckpointError
+
+EDITS = [("The capital of Australia is", "Sydney"), ("The currency of Japan is the", "Swiss franc")]
+
+
+def wrapped(spec="memoir"):
+    model, tokenizer = editmem.tiny()
+    return editmem.wrap(model, spec, tokenizer=tokenizer)
+
+
+def logits(model, tokenizer):
+    inputs = tokenizer([prompt for prompt, _ in EDITS], return_tensors="pt", padding=True, return_token_type_ids=False)
+    with torch.no_grad():
+        return model(**inputs).logits
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved") / "memory"
+    editor = wrapped()
+    editor.edit(EDITS)
+    editor.edit("The capital of Japan is", "Osaka", id="jp")
+    editor.forget("jp")
+    editor.save_pretrained(folder)
+    return folder, logits(editor.model, editor.tokenizer)
+
+
+@pytest.fixture
+def copy(saved, tmp_path):
+    return Path(shutil.copytree(saved[0], tmp_path / "memory"))
+
+
+@pytest.mark.parametrize("spec", ["memoir", editmem.MemoirSpec(storage="shared"), editmem.MemoirSpec(router="tophash")])
+def test_round_trip(spec, tmp_path):
+    editor = wrapped(spec)
+    editor.edit(EDITS)
+    editor.save_pretrained(tmp_path / "memory")
+    model, tokenizer = editmem.tiny()
+    again = editmem.load(model, tmp_path / "memory", tokenizer=tokenizer)
+    assert torch.equal(logits(model, tokenizer), logits(editor.model, tokenizer))
+    assert dict(again.edits) == dict(editor.edits)
+    assert list(again.history) == list(editor.history)
+    assert again.specs == editor.specs
+    record = again.edit("The capital of Japan is", "Osaka")
+    assert record.took
+    again.undo()
+    assert torch.equal(logits(model, tokenizer), logits(editor.model, tokenizer))
+
+
+def test_an_empty_memory(tmp_path):
+    wrapped().save_pretrained(tmp_path / "memory")
+    model, tokenizer = editmem.tiny()
+    assert not editmem.load(model, tmp_path / "memory", tokenizer=tokenizer).edits
+
+
+def _rewrite(name, change):
+    def damage(folder):
+        path = folder / name
+        path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+    return damage
+
+
+def _config(**values):
+    return _rewrite(checkpoint.CONFIG, lambda text: json.dumps({**json.loads(text), **values}))
+
+
+def _host(**values):
+    def change(text):
+        config = json.loads(text)
+        return json.dumps({**config, "host": {**config["host"], **values}})
+
+    return _rewrite(checkpoint.CONFIG, change)
+
+
+def _flip(folder):
+    path = folder / checkpoint.TENSORS
+    data = bytearray(path.read_bytes())
+    data[-7] ^= 4
+    path.write_bytes(bytes(data))
+
+
+def _truncate(folder):
+    path = folder / checkpoint.TENSORS
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def _drop_tensor(folder):
+    path = folder / checkpoint.TENSORS
+    tensors = load_file(path)
+    tensors.pop("0.lengths")
+    save_file(tensors, path)
+    config = json.loads((folder / checkpoint.CONFIG).read_text())
+    config["sha256"][checkpoint.TENSORS] = checkpoint._digest(path)
+    (folder / checkpoint.CONFIG).write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_flip, "damaged"),
+        (_truncate, "damaged"),
+        (_drop_tensor, "'lengths' is missing"),
+        (_config(format=99), "newer"),
+        (_config(tokenizer="0"), "another tokenizer"),
+        (_host(hidden_size=7), "another host: its hidden_size is 7"),
+        (_host(embedding_sample="0"), "another host"),
+        (_rewrite(checkpoint.CONFIG, lambda text: text[:50]), "damaged"),
+        (_rewrite(checkpoint.EDITS, lambda text: text.replace("Sydney", "Melbourne")), "damaged"),
+        (lambda folder: (folder / checkpoint.TENSORS).unlink(), "memory.safetensors is missing"),
+        (lambda folder: (folder / checkpoint.CONFIG).unlink(), "editmem_config.json is missing"),
+    ],
+)
+def test_what_is_refused(copy, damage, message):
+    damage(copy)
+    model, tokenizer = editmem.tiny()
+    bare = logits(model, tokenizer)
+    classes = [type(module) for module in model.modules()]
+    with pytest.raises(CheckpointError, match=message):
+        editmem.load(model, copy, tokenizer=tokenizer)
+    assert [type(module) for module in model.modules()] == classes
+    assert torch.equal(logits(model, tokenizer), bare)
+
+
+def test_saving_over_something_else(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(CheckpointError, match="not a saved memory"):
+        wrapped().save_pretrained(tmp_path)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+SAVER = """
+import sys
+from pathlib import Path
+from editmem import checkpoint
+state = checkpoint.load(sys.argv[1])
+print("ready", flush=True)
+while True:
+    checkpoint.save(Path(sys.argv[2]), state)
+"""
+
+
+def test_a_killed_save_leaves_a_loadable_folder(saved, tmp_path):
+    target = tmp_path / "memory"
+    shutil.copytree(saved[0], target)
+    whole = checkpoint.load(saved[0])
+    rng = random.Random(0)
+    for _ in range(8):
+        child = subprocess.Popen([sys.executable, "-c", SAVER, saved[0], target], stdout=subprocess.PIPE)
+        assert child.stdout.readline()
+        time.sleep(rng.uniform(0.0, 0.1))
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        state = checkpoint.load(target)
+        assert state.rows == whole.rows
+        assert all(torch.equal(state.tensors[0][name], tensor) for name, tensor in whole.tensors[0].items())
+    checkpoint.save(target, whole)
+    assert [path.name for path in tmp_path.iterdir()] == ["memory"]
+
+
+class FakeHub:
+    """The part of `huggingface_hub` at our boundary, over a local folder."""
+
+    def __init__(self, root):
+        self.root = root
+
+    def api(self, token=None):
+        return self
+
+    def create_repo(self, repo_id, private=None, exist_ok=False):
+        assert exist_ok
+        (self.root / repo_id).mkdir(parents=True, exist_ok=True)
+        return f"hub://{repo_id}"
+
+    def upload_folder(self, repo_id, folder_path, commit_message):
+        shutil.copytree(folder_path, self.root / repo_id, dirs_exist_ok=True)
+
+    def download(self, source, revision=None, allow_patterns=None):
+        assert revision in (None, "main")
+        if not (self.root / source).is_dir():
+            raise OSError(f"404: {source}")
+        return str(self.root / source)
+
+
+def test_the_hub(saved, tmp_path, monkeypatch):
+    hub = FakeHub(tmp_path)
+    monkeypatch.setattr(checkpoint, "HfApi", hub.api)
+    monkeypatch.setattr(checkpoint, "snapshot_download", hub.download)
+    editor = wrapped()
+    editor.edit(EDITS)
+    assert editor.push_to_hub("someone/edits") == "hub://someone/edits"
+    model, tokenizer = editmem.tiny()
+    editmem.load(model, "someone/edits", tokenizer=tokenizer, revision="main")
+    assert torch.equal(logits(model, tokenizer), logits(editor.model, tokenizer))
+    with pytest.raises(CheckpointError, match="cannot be fetched"):
+        editmem.load(editmem.tiny()[0], "someone/nothing", tokenizer=tokenizer)

@@ -1,0 +1,93 @@
+"""The command line, as a script would use it."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from editmem.cli import app
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    edits = folder / "edits.jsonl"
+    edits.write_text(
+        '{"prompt": "The capital of Australia is", "target": "Sydney", "id": "au"}\n'
+        '{"prompt": "The capital of Japan is", "target": "Osaka", "source": "a test", "tags": ["x"]}\n',
+        encoding="utf-8",
+    )
+    result = run("edit", "--model", "tiny", "--edits", edits, "--out", folder / "memory", "--json")
+    assert result.exit_code == 0, result.output
+    records = json.loads(result.stdout)["records"]
+    assert [record["edit"]["target"] for record in records] == ["Sydney", "Osaka"]
+    assert records[0]["answer_before"].startswith("Canberra")
+    return folder
+
+
+def test_quickstart():
+    result = run("quickstart", "--json")
+    assert result.exit_code == 0, result.output
+    answers = {row["prompt"]: row for row in json.loads(result.stdout)["answers"]}
+    edited = answers["The capital of Australia is"]
+    assert (edited["before"], edited["after"], edited["undone"]) == ("Canberra.", "Sydney.", "Canberra.")
+    for row in answers.values():
+        expected = "Sydney." if row["kind"] in ("edited", "rephrased") else row["before"]
+        assert row["after"] == expected, row
+    assert "Sydney" in run("quickstart").stdout
+
+
+def test_ask_and_explain(saved):
+    asked = run("ask", "The capital of Australia is", "--model", "tiny", "--memory", saved / "memory", "--json")
+    assert json.loads(asked.stdout)["answer"] == "Sydney."
+    assert json.loads(asked.stdout)["edit"] == "au"
+    other = run("ask", "The capital of Austria is", "--model", "tiny", "--memory", saved / "memory", "--json")
+    assert json.loads(other.stdout)["edit"] is None
+    shown = run("ask", "The capital of Australia is", "--model", "tiny", "--memory", saved / "memory", "--explain")
+    assert "threshold" in shown.stdout
+
+
+def test_list_forget_diff(saved):
+    listed = json.loads(run("list", "--memory", saved / "memory", "--json").stdout)
+    assert [edit["prompt"] for edit in listed] == ["The capital of Australia is", "The capital of Japan is"]
+    assert listed[1]["source"] == "a test"
+    less = saved / "less"
+    assert run("forget", "au", "--model", "tiny", "--memory", saved / "memory", "--out", less).exit_code == 0
+    assert len(json.loads(run("list", "--memory", less, "--json").stdout)) == 1
+    assert run("diff", less, less).exit_code == 0
+    found = run("diff", saved / "memory", less, "--json")
+    assert found.exit_code == 1
+    assert [edit["id"] for edit in json.loads(found.stdout)["removed"]] == ["au"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"prompt": "x y", "target": "z", "colour": 1}', "line 1"),
+        ('{"prompt": " ", "target": "z"}', "prompt must not be empty"),
+        ('{"prompt": "x"', "line 1"),
+    ],
+)
+def test_bad_files(saved, line, message):
+    bad = saved / "bad.jsonl"
+    bad.write_text(line + "\n", encoding="utf-8")
+    result = run("edit", "--model", "tiny", "--edits", bad, "--out", saved / "never", "--json")
+    assert result.exit_code == 2
+    assert message in json.loads(result.stdout)["error"]
+    assert not (saved / "never").exists()
+
+
+def test_other_bad_input(saved):
+    common = ["--edits", saved / "edits.jsonl", "--out", saved / "never"]
+    result = run("edit", "--model", "tiny", "--spec", "memior", *common, "--json")
+    assert result.exit_code == 2
+    assert "did you mean 'memoir'" in json.loads(result.stdout)["error"]
+    assert run("edit", "--model", saved / "no-such-model", *common).exit_code == 2
+    assert run("list", "--memory", saved / "no-such-memory").exit_code == 2
+    unknown = run("forget", "nothing", "--model", "tiny", "--memory", saved / "memory", "--json")
+    assert unknown.exit_code == 2
+    assert "nothing" in json.loads(unknown.stdout)["error"]
