@@ -47,7 +47,9 @@ def copy(saved, tmp_path):
     return Path(shutil.copytree(saved[0], tmp_path / "memory"))
 
 
-@pytest.mark.parametrize("spec", ["memoir", editmem.MemoirSpec(storage="shared"), editmem.MemoirSpec(router="tophash")])
+@pytest.mark.parametrize(
+    "spec", ["memoir", editmem.MemoirSpec(storage="shared", router="tophash"), editmem.MemoirSpec(router="tophash")]
+)
 def test_round_trip(spec, tmp_path):
     editor = wrapped(spec)
     editor.edit(EDITS)

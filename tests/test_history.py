@@ -68,7 +68,7 @@ def test_forgetting_is_never_having_made(pairs):
 
 
 def test_forgetting_with_shared_storage_replays_the_others(pairs):
-    spec = editmem.MemoirSpec(storage="shared")
+    spec = editmem.MemoirSpec(storage="shared", router="tophash")
     one, other = (editmem.wrap(m, spec, tokenizer=t) for m, t in (editmem.tiny(), editmem.tiny()))
     records = [one.edit(*pair) for pair in pairs[:5]]
     one.forget(records[2].id)

@@ -56,7 +56,8 @@ def hosts():
 @pytest.fixture(scope="module", params=["factored", "shared"])
 def editor(request, hosts, texts):
     _, model, tokenizer = hosts
-    spec = editmem.MemoirSpec(storage=request.param)
+    router = "names" if request.param == "factored" else "tophash"
+    spec = editmem.MemoirSpec(storage=request.param, router=router)
     with editmem.wrap(model, spec, tokenizer=tokenizer) as editor:
         records = editor.edit(list(zip(texts["edited"], EDITS.values(), strict=True)))
         chats = [(chat(text), target) for text, target in zip(texts["edited"], EDITS.values(), strict=True)]

@@ -47,6 +47,7 @@ class Call:
         tail: int64 `[B, W]` (BOUNDARY): the tokens after the prompt's end as far as they are known,
             padded with `NO_TOKEN`.
         text: int64 `[B, S]`, the whole text up to the prompt's end where it is known beyond `tokens`.
+        residual: `[B, T, d]`, what went into the block that the site belongs to; by path of the block.
         decides: whether prompt tokens are among the tokens of this forward (BOUNDARY).
         carry: per memory, the tensors that it keeps from one forward to the next (first dimension B).
         stand_ins: modules that run at a site in place of its memories, by site path (used while writing).
@@ -61,6 +62,7 @@ class Call:
     decides: bool = True
     carry: Carry = field(default_factory=dict)
     stand_ins: dict[str, Any] = field(default_factory=dict)
+    residual: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass

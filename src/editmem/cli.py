@@ -229,7 +229,7 @@ def diff(
     with _errors(as_json):
         old, new = _saved_edits(a), _saved_edits(b)
         specs = [checkpoint.load(folder).specs for folder in (a, b)]
-    changes = {
+    changes: dict[str, list[Any]] = {
         "added": [new[name] for name in new if name not in old],
         "removed": [old[name] for name in old if name not in new],
         "changed": [[old[name], new[name]] for name in old if name in new and old[name] != new[name]],

@@ -24,12 +24,14 @@ class SiteInfo:
         block: index of the decoder block that it belongs to.
         in_features: width of what goes in, D.
         out_features: width of what comes out, d.
+        block_path: name of that block.
     """
 
     path: str
     block: int
     in_features: int
     out_features: int
+    block_path: str
 
 
 class Host:
@@ -92,10 +94,10 @@ class Host:
     def _feed_forward(self, index: int) -> SiteInfo:
         block, prefix = self.blocks[index], f"{self.blocks_path}.{index}"
         if (norm := _output_norm(block, self.hidden_size)) is not None:
-            return SiteInfo(f"{prefix}.{norm}", index, self.hidden_size, self.hidden_size)
+            return SiteInfo(f"{prefix}.{norm}", index, self.hidden_size, self.hidden_size, prefix)
         experts = _expert_block(block)
         if experts is not None:
-            return SiteInfo(f"{prefix}.{experts}", index, self.hidden_size, self.hidden_size)
+            return SiteInfo(f"{prefix}.{experts}", index, self.hidden_size, self.hidden_size, prefix)
         found = [
             (name, widths)
             for name, module in block.named_modules()
@@ -108,7 +110,7 @@ class Host:
                 f"outside attention has {self.hidden_size} outputs. Name a module with module='...' in the spec"
             )
         name, (in_features, out_features) = outer[-1]
-        return SiteInfo(f"{prefix}.{name}", index, in_features, out_features)
+        return SiteInfo(f"{prefix}.{name}", index, in_features, out_features, prefix)
 
     def _named_site(self, pattern: str) -> SiteInfo:
         names = [name for name, _ in self.model.named_modules()]
@@ -122,7 +124,7 @@ class Host:
         if block is None:
             raise HostError(f"module={pattern!r} is outside the blocks {self.blocks_path}.*")
         widths = linear_widths(self.module(matches[0])) or (self.hidden_size, self.hidden_size)
-        return SiteInfo(matches[0], int(block[1]), *widths)
+        return SiteInfo(matches[0], int(block[1]), *widths, f"{self.blocks_path}.{block[1]}")
 
     def fingerprint(self) -> dict[str, Any]:
         """What a saved memory must find again: the architecture, its shapes, and a sample of the weights."""

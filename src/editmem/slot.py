@@ -1,15 +1,17 @@
 """Attach memories to a model by swapping classes, and take them off without a trace.
 
-Two kinds of module are swapped for a cached subclass of their own class: the *site*, whose memories run
-on its output, and the *entry* (the model that has `generate`, and the decoder inside it), which works out
-the `Call` of each forward.  The subclass overrides `__call__`, so `state_dict` keys, `isinstance`,
-`.weight`, hooks, PEFT and accelerate are as before; setting the class back is the whole of detaching.
+Three kinds of module are swapped for a cached subclass of their own class: the *site*, whose memories run
+on its output; the *block* around it, which notes what went in; and the *entry* (the model that has
+`generate`, and the decoder inside it), which works out the `Call` of each forward. The subclass overrides
+`__call__`, so `state_dict` keys, `isinstance`, `.weight`, hooks, PEFT and accelerate are as before; setting
+the class back is the whole of detaching.
 """
 
 import copy
 import functools
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import torch
@@ -55,6 +57,11 @@ class Slots:
             self._swap(module, _site_class(cast(Any, type(module))), self.sites[path])
         self.sites[path].memories.append(memory)
 
+    def attach_block(self, path: str, module: nn.Module) -> None:
+        """Let the block at `path` note in the call what goes into it."""
+        if _SLOT not in module.__dict__:
+            self._swap(module, _block_class(cast(Any, type(module))), Block(path, self.context))
+
     def attach_entries(self, model: nn.Module, decoder: nn.Module) -> None:
         """Let `model` (with `generate`) and its `decoder` work out the call of each forward."""
         self._swap(model, _generating_class(cast(Any, type(model))), self)
@@ -73,6 +80,14 @@ class Slots:
             del module.__dict__[_SLOT]
         self.modules.clear()
         self.sites.clear()
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of the host whose input is noted in the call."""
+
+    path: str
+    context: Context
 
 
 class Site:
@@ -133,6 +148,14 @@ class _SiteCall(_Swapped):
         for memory in self.__dict__[_SLOT].memories:
             memory._apply(fn)
         return super()._apply(fn, recurse)  # type: ignore[misc]
+
+
+class _BlockCall(_Swapped):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        block: Block = self.__dict__[_SLOT]
+        if (call := block.context.call) is not None:
+            call.residual[block.path] = args[0] if args else kwargs["hidden_states"]
+        return super().__call__(*args, **kwargs)  # type: ignore[misc]
 
 
 class _EntryCall(_Swapped):
@@ -259,6 +282,11 @@ def _subclass(mixin: type, cls: type) -> type:
 @functools.cache
 def _site_class(cls: Any) -> type:
     return _subclass(_SiteCall, cls)
+
+
+@functools.cache
+def _block_class(cls: Any) -> type:
+    return _subclass(_BlockCall, cls)
 
 
 @functools.cache

@@ -56,6 +56,7 @@ def wrap(
     for number, (_, site, memory) in enumerate(parts):
         memory.key = f"{site.path}#{number}"
         slots.attach_site(site.path, host.module(site.path), memory)
+        slots.attach_block(site.block_path, host.module(site.block_path))
     slots.attach_entries(host.model, host.decoder)
     return Editor(model, host, slots, parts, tokenizer, history)
 

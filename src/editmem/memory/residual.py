@@ -28,10 +28,10 @@ class MemoirSpec(Spec):
     Attributes:
         storage: "factored" keeps each edit's output offsets apart: no interference, exact forgetting.
             "shared" writes all edits into one matrix W_m, as in the paper; forgetting replays the others.
-        router: how a prompt finds its edit. "names" compares masks and the words, above all names, that both
-            prompts share; "tophash" compares masks alone, as in the paper.
-        pooling: what a prompt is hashed from: its "last" token or the "mean" over its tokens (paper).
-        density: k / D, the share of the activations in a mask. The paper has 4096 / 14336 = 0.286.
+        router: how a prompt finds its edit. "names" compares what is asked, by the host's state at the prompt's
+            end, and about whom, by the words that both prompts share; "tophash" compares masks, as in the paper.
+        pooling: what a prompt is hashed from ("tophash"): its "last" token or the "mean" of its tokens (paper).
+        density: k / D ("tophash"), the share of the activations in a mask. The paper has 4096 / 14336 = 0.286.
         threshold: the router's score from which an edit acts; None to calibrate it.
         false_match_rate: share of built-in look-alikes (the same name, something else asked) that may match,
             for the calibration; what this means for a model's own facts, `docs/routing.md` shows.
@@ -50,7 +50,7 @@ class MemoirSpec(Spec):
     pooling: str = "last"
     density: float = 0.25
     threshold: float | None = None
-    false_match_rate: float = 0.1
+    false_match_rate: float = 0.08
     margin: float = 4.0
     steps: int = 60
     rate: float | None = None
@@ -58,6 +58,8 @@ class MemoirSpec(Spec):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.storage == "shared" and self.router != "tophash":
+            raise SpecError('storage="shared" writes into the columns of masks; it needs router="tophash"')
         choices = {"storage": STORAGES, "router": ROUTERS, "pooling": POOLINGS}
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
@@ -84,8 +86,11 @@ class MemoirSpec(Spec):
 
     def build(self, site: SiteInfo, dtype: torch.dtype, device: torch.device) -> "ResidualMemory":
         k = max(1, round(self.density * site.in_features))
-        kind = NameRouter if self.router == "names" else TopHashRouter
-        router = kind(site.in_features, k, self.pooling, self.threshold, self.false_match_rate, self.seed)
+        router: Router
+        if self.router == "names":
+            router = NameRouter(site.block_path, site.out_features, self.threshold, self.false_match_rate)
+        else:
+            router = TopHashRouter(site.in_features, k, self.pooling, self.threshold, self.false_match_rate, self.seed)
         storage: Storage
         if self.storage == "factored":
             storage = FactoredStorage(site.out_features, dtype, 0.2 if self.rate is None else self.rate)
@@ -135,7 +140,7 @@ class ResidualMemory(Memory):
 
     def _act(self, x: Tensor, call: Call) -> Action:
         state = call.carry.get(self.key, {})
-        pooled: dict[str, Tensor] = {name: state[name] for name in ("sum", "count") if name in state}
+        pooled: dict[str, Tensor] = {name: state[name] for name in ("sum", "count", "text") if name in state}
         targets, lengths = self.targets.data, self.lengths.data
         if call.mode is Mode.BOUNDARY:
             return self._act_on_boundary(x, call, state, pooled)

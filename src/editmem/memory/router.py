@@ -152,12 +152,7 @@ class TopHashRouter(Router):
     def _pairs(self, group: Prompts) -> Tensor:
         """Scores of all pairs of different prompts in a group."""
         masks = self.hash_prompts(group)
-        scores = self.score(kernels.overlaps(masks, masks))
-        return scores[~torch.eye(len(scores), dtype=torch.bool, device=scores.device)]
-
-    def score(self, overlap: Tensor) -> Tensor:
-        """Overlap as a share of k."""
-        return overlap / self.k
+        return kernels.overlaps(masks, masks)[_different(masks)] / self.k
 
     def append(self, prompts: Prompts, subjects: Sequence[Sequence[int] | None]) -> list[list[str]]:
         self.masks.append(self.hash_prompts(prompts)[: len(subjects)])
@@ -200,17 +195,22 @@ class TopHashRouter(Router):
         self.masks.replace(tensors["masks"])
 
 
-class NameRouter(TopHashRouter):
-    """Masks for what is asked, words for about whom.
+class NameRouter(Router):
+    """What is asked by the state at the prompt's end, about whom by the words.
 
-    One overlap of masks blurs the two: another subject asked about in the same words overlaps as much as
-    the same subject in other words. Here the score is the product of the overlap beyond chance,
-    `(overlap / k - k / D) / (1 - k / D)`, and the share of the edit's words that the query has too, in
-    which names (words written with a capital, a digit, or without case) weigh most and words that occur in
-    neutral prompts least. Words are compared folded (no case, no accents), however the tokenizer cuts them.
+    One similarity blurs the two: another subject asked about in the same words is as near as the same
+    subject in other words. Here the score is the product of two: the cosine of the host's states at the
+    prompts' ends, as they enter the memory's block, less the mean state of neutral prompts; and the share
+    of the edit's words that the query has too, in which names (written with a capital, a digit, or in a
+    script without case) weigh most and words of neutral prompts least. Words are compared folded (no case,
+    no accents), however the tokenizer cuts them.
 
     Args:
-        As for `TopHashRouter`; `threshold` is on the product.
+        block_path: the block whose input is compared.
+        width: d, of that input.
+        threshold: the score from which an edit acts; None to calibrate it.
+        false_match_rate: share of built-in pairs of prompts that name the same and ask something else whose
+            states may be nearer than the threshold, for the calibration.
     """
 
     WIDTH = 12
@@ -218,44 +218,57 @@ class NameRouter(TopHashRouter):
     COMMON = 0.05
     """Weight of a word that is not a name, against one that is."""
 
-    keys = ("masks", "named", "weights")
+    keys = ("states", "named", "weights")
 
-    def __init__(
-        self, width: int, k: int, pooling: str, threshold: float | None, false_match_rate: float, seed: int
-    ) -> None:
-        super().__init__(width, k, pooling, threshold, false_match_rate, seed)
+    def __init__(self, block_path: str, width: int, threshold: float | None, false_match_rate: float) -> None:
+        super().__init__()
+        self.block_path, self.fixed_threshold, self.false_match_rate = block_path, threshold, false_match_rate
+        self.register_buffer("background", torch.full((width,), torch.nan))
+        self.register_buffer("threshold", torch.tensor(torch.nan))
+        self.register_buffer("neutral", torch.zeros(0, dtype=torch.int64))
         self.words = Words()
+        self.states = Rows((width,), torch.float16)
         self.named = Rows((self.WIDTH,), torch.int32)
         self.weights = Rows((self.WIDTH,), torch.float32)
-        self.register_buffer("neutral", torch.zeros(0, dtype=torch.int64))
 
+    background: Tensor
+    threshold: Tensor
     neutral: Tensor
 
     def calibrate(self, host: Calibration) -> None:
-        self.words = host.words.to(self.background.device)
-        tokens = [row[real].tolist() for row, real in zip(*_texts(host.neutral), strict=True)]
-        self.neutral = torch.tensor(sorted({word for ids in tokens for word in self.words.spoken(ids)}))
-        self.neutral = self.neutral.to(self.background.device)
-        super().calibrate(host)
+        device = self.background.device
+        self.words = host.words.to(device)
+        said = [self.words.spoken(row[real].tolist()) for row, real in zip(*_texts(host.neutral), strict=True)]
+        self.neutral = torch.tensor(sorted({word for words in said for word in words}), device=device)
+        self.background = self._features(host.neutral.call)[0][:, 0].float().mean(0)
+        if self.fixed_threshold is not None:
+            self.threshold = torch.full_like(self.threshold, self.fixed_threshold)
+            return
+        pairs = [self._states(group.call)[0][:, 0] for group in host.alike]
+        scores = torch.cat([(states @ states.T)[_different(states)] for states in pairs])
+        self.threshold = torch.quantile(scores, 1 - self.false_match_rate).clamp(min=1e-3)
 
-    def score(self, overlap: Tensor) -> Tensor:
-        """Overlap beyond chance, as a share of what is possible."""
-        chance = self.k / self.width
-        return ((overlap / self.k - chance) / (1 - chance)).clamp(min=0) if chance < 1 else overlap / self.k
+    def _features(self, call: Call) -> tuple[Tensor, Tensor]:
+        return pool(call.residual[self.block_path], call, "last", {})
+
+    def _states(self, call: Call) -> tuple[Tensor, Tensor]:
+        """Unit states `[B, Q, d]` in float32 of the prompts that end in this forward, and which of them do."""
+        features, found = self._features(call)
+        return nn.functional.normalize(features.float() - self.background, dim=-1), found
 
     def append(self, prompts: Prompts, subjects: Sequence[Sequence[int] | None]) -> list[list[str]]:
         texts, real = _texts(prompts)
-        for row, subject in enumerate(subjects):
-            spoken = self.words.spoken(texts[row][real[row]].tolist())
-            if subject is not None and (about := self.words.spoken(subject)):
-                spoken = {word: word in about for word in spoken}
-            named, weights = self._weigh(spoken)
-            self.named.append(named[None])
-            self.weights.append(weights[None])
-        return super().append(prompts, subjects)
+        keys = [self._words_of(texts[row][real[row]].tolist(), subject) for row, subject in enumerate(subjects)]
+        self.named.append(torch.stack([named for named, _ in keys]))
+        self.weights.append(torch.stack([weights for _, weights in keys]))
+        self.states.append(self._states(prompts.call)[0][: len(subjects), 0])
+        return [[] for _ in subjects]
 
-    def _weigh(self, spoken: dict[int, bool]) -> tuple[Tensor, Tensor]:
+    def _words_of(self, text: Sequence[int], subject: Sequence[int] | None) -> tuple[Tensor, Tensor]:
         """Buckets int32 and weights float32 (sum 1) of an edit's weightiest words, `[WIDTH]` each."""
+        spoken = self.words.spoken(text)
+        if subject is not None and (about := self.words.spoken(subject)):
+            spoken = {word: word in about for word in spoken}
         neutral = set(self.neutral.tolist())
         # A neutral word with a capital stands at the beginning of a sentence.
         weigh = {word: 1.0 if name and word not in neutral else self.COMMON for word, name in spoken.items()}
@@ -267,16 +280,13 @@ class NameRouter(TopHashRouter):
         return named, weights / weights.sum().clamp(min=1e-6)
 
     def keep(self, rows: Tensor) -> None:
-        super().keep(rows)
-        self.named.keep(rows)
-        self.weights.keep(rows)
+        for table in (self.states, self.named, self.weights):
+            table.keep(rows)
 
     def decide(self, x: Tensor, call: Call, carry: dict[str, Tensor]) -> Tensor:
-        features, found = pool(x, call, self.pooling, carry)
-        queries = self.hash(features)
-        score = self.score(kernels.overlaps(queries.flatten(0, 1), self.masks.data)).view(*found.shape, -1)
-        score = score * self._shared_words(call, carry)
-        best, row = score.max(-1)
+        states, found = self._states(call)
+        alike = states @ self.states.data.float().T
+        best, row = (alike.clamp(min=0) * self._shared_words(call, carry)).max(-1)
         edit = torch.where(found & (best >= self.threshold), row, -1)
         return edit.squeeze(1) if call.mode is Mode.BOUNDARY else edit
 
@@ -304,31 +314,36 @@ class NameRouter(TopHashRouter):
         return carry["text"], 0 if before is None else before.shape[1]
 
     def rank(self, prompts: Prompts, top: int) -> list[list[Match]]:
-        overlap = self.score(kernels.overlaps(self.hash_prompts(prompts), self.masks.used))
-        shared = self._shared_words(prompts.call, {})[:, 0, : len(self.masks)]
-        best = (overlap * shared).sort(dim=1, descending=True, stable=True)
+        alike = (self._states(prompts.call)[0][:, 0] @ self.states.used.float().T).clamp(min=0)
+        shared = self._shared_words(prompts.call, {})[:, 0, : len(self.states)]
+        best = (alike * shared).sort(dim=1, descending=True, stable=True)
         threshold = float(self.threshold)
         return [
             [
-                Match(i, float(s), threshold, {"words": float(shared[row, i]), "overlap": float(overlap[row, i])})
+                Match(i, s, threshold, {"words": float(shared[row, i]), "state": float(alike[row, i])})
                 for s, i in zip(best.values[row, :top].tolist(), best.indices[row, :top].tolist(), strict=True)
             ]
-            for row in range(len(overlap))
+            for row in range(len(alike))
         ]
 
     def tensors(self) -> dict[str, Tensor]:
         words = {f"words.{name}": tensor for name, tensor in self.words.named_buffers()}
-        rows = {"named": self.named.used.contiguous(), "weights": self.weights.used.contiguous()}
-        return {**super().tensors(), **rows, **words, "neutral": self.neutral}
+        tables = {name: getattr(self, name).used.contiguous() for name in self.keys}
+        fixed = {"background": self.background, "threshold": self.threshold, "neutral": self.neutral}
+        return {**fixed, **tables, **words}
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        super().load_tensors(tensors)
         device = self.background.device
-        self.named.replace(tensors["named"])
-        self.weights.replace(tensors["weights"])
-        self.neutral = tensors["neutral"].to(device)
+        for name in ("background", "threshold", "neutral"):
+            setattr(self, name, tensors[name].to(device))
+        for name in self.keys:
+            getattr(self, name).replace(tensors[name])
         for name, _ in list(self.words.named_buffers()):
             setattr(self.words, name, tensors[f"words.{name}"].to(device))
+
+
+def _different(states: Tensor) -> Tensor:
+    return ~torch.eye(len(states), dtype=torch.bool, device=states.device)
 
 
 def _texts(prompts: Prompts) -> tuple[Tensor, Tensor]:
