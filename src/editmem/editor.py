@@ -1,5 +1,6 @@
 """The handle that `wrap` returns: edit, forget, undo, explain, save."""
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,6 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
-from transformers import AutoTokenizer
 
 from editmem import checkpoint
 from editmem.edit import Edit, EditRecord, EncodedEdit, Encoder, Prompt, read_edits
@@ -109,6 +109,8 @@ class Editor:
         if self._encoder is None:
             tokenizer = self._given_tokenizer
             if tokenizer is None:
+                from transformers import AutoTokenizer
+
                 name = self._host.model.name_or_path
                 try:
                     tokenizer = AutoTokenizer.from_pretrained(name)
@@ -119,6 +121,10 @@ class Editor:
                     ) from error
             self._encoder = Encoder(tokenizer, self._host.max_length)
         return self._encoder
+
+    @functools.cached_property
+    def _vocabulary(self) -> Words:
+        return Words.of_tokenizer(self._encode.tokenizer, self._host.vocabulary).to(self._host.device)
 
     @property
     def edits(self) -> Mapping[str, EditRecord]:
@@ -207,11 +213,10 @@ class Editor:
         if self._memory.calibrated:
             return
         encode = self._encode
-        words = Words.of_tokenizer(encode.tokenizer, self._host.vocabulary)
         with self._frozen():
             neutral = self._read([encode.prompt(prompt) for prompt in neutral_prompts()])
             alike = [self._read([encode.prompt(prompt) for prompt in group]) for group in alike_prompts()]
-            self._memory.calibrate(Calibration(neutral, alike, words))
+            self._memory.calibrate(Calibration(neutral, alike, self._vocabulary))
 
     def _read(self, prompts: Sequence[Sequence[int]]) -> Any:
         """What the memory's site sees of prompts, given as token ids."""
@@ -225,7 +230,7 @@ class Editor:
             record.edit.prompt_key: edit_id for edit_id, record in self.edits.items() if record.edit.prompt_key in keys
         }
         self._erase(list(superseded.values()))
-        outcomes = write(self._runner(), self._memory, batch, self._pad)
+        outcomes = write(self._runner(), self._memory, batch, self._pad, self._vocabulary.continues())
         self._rows += [str(item.edit.id) for item in batch]
         records = []
         for item, before, outcome in zip(batch, said_before, outcomes, strict=True):
@@ -320,7 +325,8 @@ class Editor:
         with self._frozen():
             for edit_id in ids:
                 edit = self._ledger.record(edit_id).edit
-                write(self._runner(), self._memory, [self._encode.edit(edit, self._prefixes(edit))], self._pad)
+                encoded = [self._encode.edit(edit, self._prefixes(edit))]
+                write(self._runner(), self._memory, encoded, self._pad, self._vocabulary.continues())
                 self._rows.append(edit_id)
 
     # Looking

@@ -4,6 +4,7 @@ Everything below the edited block is frozen. It runs once; what its blocks retur
 in every optimiser step, so that a step costs the blocks above only. This holds for any architecture.
 """
 
+import dataclasses
 import inspect
 import math
 import time
@@ -163,7 +164,9 @@ def _forwards(modules: Sequence[nn.Module], forwards: Sequence[Callable]) -> Ite
                 module.__dict__["forward"] = forward
 
 
-def write(runner: Runner, memory: Memory, edits: Sequence[EncodedEdit], pad: int) -> list[Outcome]:
+def write(
+    runner: Runner, memory: Memory, edits: Sequence[EncodedEdit], pad: int, continues: Tensor, closed: bool = False
+) -> list[Outcome]:
     """Learn a batch of edits, keep them in the memory, and check what the model says then.
 
     Args:
@@ -171,28 +174,46 @@ def write(runner: Runner, memory: Memory, edits: Sequence[EncodedEdit], pad: int
         memory: where the edits go.
         edits: what to write; independent of each other.
         pad: a token id to pad with.
+        continues: bool `[V]`, tokens that go on with the word before them.
+        closed: whether the targets have been closed already.
 
     Returns:
         What came of each edit.
     """
     start = time.perf_counter()
     count = len(edits)
-    rows = [(i, edit.prompt, edit.target) for i, edit in enumerate(edits)]
-    rows += [(i, context, edit.target) for i, edit in enumerate(edits) for context in edit.contexts]
+    rows = [(i, edit.prompt, [*edit.target, pad]) for i, edit in enumerate(edits)]
+    rows += [(i, context, [*edit.target, pad]) for i, edit in enumerate(edits) for context in edit.contexts]
     batch = collate(rows, pad, runner.host.device)
+    batch.labels[:, -1] = IGNORED_LABEL
     logits, prompts, recording = runner.record(batch)
+    if not closed and (closing := _closing(logits[:count, -1], continues)):
+        # The host would go on with the answer's last word; teach it to end the word there.
+        longer = [
+            dataclasses.replace(edit, target=(*edit.target, closing[i])) if i in closing else edit
+            for i, edit in enumerate(edits)
+        ]
+        return write(runner, memory, longer, pad, continues, closed=True)
     before = _mean_losses(logits[:count], batch.labels[:count])
     draft = memory.draft(edits, prompts, batch.owner)
     steps = _learn(runner, draft, batch, recording, memory.spec)
     notes = memory.commit(edits, draft, prompts)
     with torch.no_grad():
-        plain = collate(rows[:count], pad, runner.host.device)
+        plain = collate([(i, edit.prompt, edit.target) for i, edit in enumerate(edits)], pad, runner.host.device)
         logits = runner.logits(plain, None)
     took = ((logits.argmax(-1) == plain.labels) | (plain.labels == IGNORED_LABEL)).all(1)
     after = _mean_losses(logits, plain.labels)
     seconds = (time.perf_counter() - start) / count
     columns = zip(took.tolist(), before.tolist(), after.tolist(), steps.tolist(), notes, strict=True)
     return [Outcome(ok, was, now, taken, seconds, tuple(said)) for ok, was, now, taken, said in columns]
+
+
+def _closing(logits: Tensor, continues: Tensor) -> dict[int, int]:
+    """For each edit after whose answer the host would go on with the last word: the likeliest token that does not."""
+    continues = continues[: logits.shape[-1]]
+    runs_on = continues[logits.argmax(-1)].nonzero().squeeze(1).tolist()
+    likeliest = logits.masked_fill(continues, -torch.inf).argmax(-1)
+    return {row: int(likeliest[row]) for row in runs_on}
 
 
 def _token_losses(logits: Tensor, labels: Tensor) -> Tensor:

@@ -5,14 +5,15 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from editmem.errors import HostError
+
+if TYPE_CHECKING:  # these take seconds to import; whoever has a model has paid for them already
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -157,8 +158,10 @@ class Host:
                 parameter.requires_grad_(True)
 
 
-def causal_lm(model: nn.Module) -> PreTrainedModel:
+def causal_lm(model: nn.Module) -> "PreTrainedModel":
     """The Hugging Face model with a language-modelling head that is, or is inside, `model`."""
+    from transformers import PreTrainedModel
+
     if not isinstance(model, nn.Module):
         raise HostError(f"expected a PyTorch model, got {type(model).__name__}")
     for module in model.modules():
@@ -174,13 +177,15 @@ def causal_lm(model: nn.Module) -> PreTrainedModel:
 
 def linear_widths(module: nn.Module) -> tuple[int, int] | None:
     """(in, out) of a linear map: nn.Linear and its quantised or adapted kin, or GPT-2's Conv1D; else None."""
+    from transformers.pytorch_utils import Conv1D
+
     if isinstance(module, Conv1D):
         return int(module.nx), int(module.nf)
     widths = getattr(module, "in_features", None), getattr(module, "out_features", None)
     return widths if all(isinstance(width, int) for width in widths) else None  # type: ignore[return-value]
 
 
-def _blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
+def _blocks(model: "PreTrainedModel") -> tuple[str, nn.ModuleList]:
     depth = getattr(model.config.get_text_config(), "num_hidden_layers", None)
     lists = [
         (name, module)

@@ -82,6 +82,10 @@ class Words(nn.Module):
         base = torch.where(begins, total - added, -1).cummax(1).values
         return torch.where(letters > 0, (total - base) % PRIME, -1)
 
+    def continues(self) -> Tensor:
+        """Bool `[V]`: the tokens that go on with the word before them."""
+        return (self.letters > 0) & ((self.shape & 1) == 0)
+
     def spoken(self, tokens: Sequence[int]) -> dict[int, bool]:
         """The words of one text: hash, and whether it is written as a name."""
         row = torch.tensor([list(tokens)], device=self.value.device)

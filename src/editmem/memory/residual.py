@@ -50,7 +50,7 @@ class MemoirSpec(Spec):
     pooling: str = "last"
     density: float = 0.25
     threshold: float | None = None
-    false_match_rate: float = 0.08
+    false_match_rate: float = 0.07
     margin: float = 4.0
     steps: int = 60
     rate: float | None = None

@@ -1,0 +1,134 @@
+"""What a memory costs at decoding: time of a wrapped host over the bare one, bytes per edit, peak memory of an edit.
+
+    python benchmarks/overhead.py [--out FILE]
+
+A random-weight Llama of about 100M parameters; edits are filled in as random rows, so that only their number counts.
+Bare and wrapped decoding alternate, and medians are compared, because the machine's speed drifts.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import editmem
+from editmem.host import Host
+from editmem.memory.residual import MemoirSpec
+
+TOKENS = 24
+
+
+def host(vocab_size: int) -> LlamaForCausalLM:
+    config = LlamaConfig(
+        vocab_size=vocab_size, hidden_size=768, intermediate_size=2560, num_hidden_layers=12, num_attention_heads=12
+    )
+    torch.manual_seed(0)
+    return LlamaForCausalLM(config).eval()
+
+
+def fill(editor: editmem.Editor, count: int, tokens: int) -> None:
+    """Add `count` edits that nothing matches, without learning them."""
+    memory: Any = editor._memory
+    router, storage = memory.router, memory.storage
+    generator = torch.Generator().manual_seed(1)
+    width = router.states.data.shape[1]
+    router.states.append(torch.nn.functional.normalize(torch.randn(count, width, generator=generator), dim=1))
+    router.named.append(torch.randint(0, 1 << 17, (count, router.WIDTH), generator=generator))
+    router.weights.append(torch.full((count, router.WIDTH), 1 / router.WIDTH))
+    start = len(storage.offsets) + tokens * torch.arange(count)
+    storage.offsets.append(torch.randn(count * tokens, storage.offsets.data.shape[1], generator=generator))
+    storage.starts.append(start)
+    window = memory.targets.data.shape[1]
+    memory.targets.append(torch.full((count, window), 5))
+    memory.lengths.append(torch.full((count,), min(tokens, window)))
+    editor._rows += [f"filled-{i}" for i in range(count)]
+
+
+def decode(model: LlamaForCausalLM, ids: torch.Tensor) -> float:
+    """Seconds for a token, prefill left out."""
+    with torch.no_grad():
+        out = model(input_ids=ids, use_cache=True)
+        token, cache = out.logits[:, -1:].argmax(-1), out.past_key_values
+        start = time.perf_counter()
+        for _ in range(TOKENS):
+            out = model(input_ids=token, past_key_values=cache, use_cache=True)
+            token = out.logits[:, -1:].argmax(-1)
+        return (time.perf_counter() - start) / TOKENS
+
+
+def ratio(editor: editmem.Editor, ids: torch.Tensor, rounds: int = 15) -> float:
+    """Median over rounds of wrapped over bare, alternated."""
+    model = editor.model
+    ratios = []
+    for _ in range(rounds):
+        with editor.off():
+            bare = decode(model, ids)
+        ratios.append(decode(model, ids) / bare)
+    return statistics.median(ratios)
+
+
+def overheads() -> dict[str, float]:
+    tokenizer = editmem.tiny()[1]
+    result = {}
+    for batch in (1, 8):
+        model = host(len(tokenizer))
+        editor = editmem.wrap(model, tokenizer=tokenizer)
+        matched = torch.tensor([tokenizer("The capital of Australia is")["input_ids"]] * batch)
+        other = torch.tensor([tokenizer("Why is the sky blue?")["input_ids"]] * batch)
+        result[f"batch {batch}, no edits"] = ratio(editor, other)
+        # A target as long as the decoding, so that the edit acts on every token.
+        editor.edit("The capital of Australia is", " ".join(["Sydney"] * TOKENS))
+        fill(editor, 9_999, 4)
+        result[f"batch {batch}, 10,000 edits, unmatched"] = ratio(editor, other)
+        result[f"batch {batch}, 10,000 edits, matched"] = ratio(editor, matched)
+    return result
+
+
+def bytes_per_edit(hidden: int = 4096, intermediate: int = 14336, tokens: int = 4) -> int:
+    """Growth of the saved tensors by an edit of `tokens` answer tokens, at Llama-3-8B's widths, bf16 host."""
+    from editmem.host import SiteInfo
+
+    site = SiteInfo("site", 0, intermediate, hidden, "block")
+    memory: Any = MemoirSpec().build(site, torch.bfloat16, torch.device("cpu"))
+    rows = {"states": 1, "named": 1, "weights": 1}
+    size = sum(getattr(memory.router, name).data[:n].nbytes for name, n in rows.items())
+    return size + memory.storage.offsets.data[:tokens].nbytes + memory.lengths.data[:1].nbytes + 8 * tokens
+
+
+def peak_of_an_edit() -> dict[str, float]:
+    """Peak resident memory in MiB: after a bare forward pass, and after an edit."""
+    tokenizer = editmem.tiny()[1]
+    model = host(len(tokenizer))
+    ids = torch.tensor([tokenizer("The capital of Australia is")["input_ids"]])
+    with torch.no_grad():
+        model(input_ids=ids)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    editmem.wrap(model, tokenizer=tokenizer).edit("The capital of Australia is", "Sydney")
+    return {"bare forward": before, "edit": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    result = {
+        "parameters": Host(host(2048)).model.num_parameters(),
+        "peak MiB": peak_of_an_edit(),
+        "decode time over the bare host": overheads(),
+        "bytes per edit of 4 tokens, Llama-3-8B widths": bytes_per_edit(),
+        "threads": torch.get_num_threads(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    print(json.dumps(result, indent=2))
+    if args.out:
+        args.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

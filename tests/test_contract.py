@@ -1,0 +1,286 @@
+"""What every memory promises, on several hosts; each promise with a broken memory that must fail it.
+
+A new method is covered by its line in METHODS.
+"""
+
+import copy
+
+import pytest
+import torch
+from hosts import make
+
+import editmem
+from editmem import METHODS
+from editmem.call import Call, Mode
+from editmem.memory.residual import ResidualMemory
+
+HOSTS = ("llama", "gpt2", "mixtral")
+FIRST, SECOND = ("The capital of Australia is", "Sydney"), ("Bruno plays the", "tuba")
+OTHER = ["Why is the sky blue?", "She went to Brackmoor and saw"]
+CASES = [(method, host) for method in METHODS for host in HOSTS]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return editmem.tiny()[1]
+
+
+@pytest.fixture(params=CASES, ids=lambda case: "-".join(case))
+def editor(request, tokenizer):
+    method, host = request.param
+    with editmem.wrap(make(host, len(tokenizer)), method, tokenizer=tokenizer) as editor:
+        yield editor
+
+
+def encode(editor, prompts, side="left"):
+    batch = editor.tokenizer(prompts, return_tensors="pt", padding=True, padding_side=side, return_token_type_ids=False)
+    positions = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)
+    return {**batch, "position_ids": positions}
+
+
+def logits(editor, prompts, side="left"):
+    with torch.no_grad():
+        return editor.model(**encode(editor, prompts, side)).logits
+
+
+def say(editor, prompts, **options):
+    inputs = encode(editor, prompts)
+    del inputs["position_ids"]
+    ids = editor.model.generate(**inputs, max_new_tokens=8, **{"do_sample": False, **options})
+    return editor.tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :])
+
+
+def answers(editor):
+    return [text.strip() for text in say(editor, [FIRST[0], SECOND[0]])]
+
+
+# The promises. Each takes an editor with no edits and raises AssertionError where it is broken.
+
+
+def empty_is_bit_equal(editor):
+    ours = logits(editor, OTHER)
+    with editor.off():
+        assert torch.equal(ours, logits(editor, OTHER))
+
+
+def edits_are_said(editor):
+    editor.edit([FIRST, SECOND])
+    assert [a.startswith(t) for a, (_, t) in zip(answers(editor), (FIRST, SECOND), strict=True)] == [True, True]
+
+
+def other_rows_are_bit_equal(editor):
+    editor.edit([FIRST, SECOND])
+    ours = logits(editor, [FIRST[0], *OTHER])
+    with editor.off():
+        bare = logits(editor, [FIRST[0], *OTHER])
+    assert torch.equal(ours[1:], bare[1:])
+    assert not torch.equal(ours[0], bare[0])
+
+
+def undo_restores(editor):
+    editor.edit(*FIRST)
+    alone = logits(editor, [FIRST[0], SECOND[0], *OTHER])
+    editor.edit(*SECOND)
+    editor.undo()
+    assert torch.equal(logits(editor, [FIRST[0], SECOND[0], *OTHER]), alone)
+    editor.edit(*SECOND)
+    editor.forget(editor.history[0].record.id)
+    assert not answers(editor)[0].startswith(FIRST[1])
+
+
+def cache_changes_nothing(editor):
+    editor.edit([FIRST, SECOND])
+    prompts = [FIRST[0], OTHER[0], SECOND[0]]
+    assert say(editor, prompts) == say(editor, prompts, use_cache=False)
+
+
+def beams_say_it(editor):
+    editor.edit([FIRST, SECOND])
+    assert say(editor, [FIRST[0]], num_beams=3)[0].strip().startswith(FIRST[1])
+
+
+def padding_changes_nothing(editor):
+    editor.edit([FIRST, SECOND])
+    alone = logits(editor, [FIRST[0]])[0]
+    for side in ("left", "right"):
+        prompts = [FIRST[0], OTHER[1] + " " + OTHER[0], SECOND[0]]
+        real = encode(editor, prompts, side)["attention_mask"][0].bool()
+        assert torch.allclose(logits(editor, prompts, side)[0][real], alone, atol=1e-3)
+
+
+def copies_are_independent(editor):
+    editor.edit(*FIRST)
+    clone = copy.deepcopy(editor)
+    assert torch.equal(logits(clone, [FIRST[0]]), logits(editor, [FIRST[0]]))
+    clone.edit(*SECOND)
+    assert answers(clone)[1].startswith(SECOND[1])
+    assert not answers(editor)[1].startswith(SECOND[1])
+
+
+def saving_keeps_it(editor, tmp_path):
+    editor.edit([FIRST, SECOND])
+    ours = logits(editor, [FIRST[0], SECOND[0], *OTHER])
+    editor.save_pretrained(tmp_path / "memory")
+    model = editor.unwrap()
+    again = editmem.load(model, tmp_path / "memory", tokenizer=editor.tokenizer)
+    assert torch.equal(logits(again, [FIRST[0], SECOND[0], *OTHER]), ours)
+    again.unwrap()
+
+
+PROMISES = [
+    empty_is_bit_equal,
+    edits_are_said,
+    other_rows_are_bit_equal,
+    undo_restores,
+    cache_changes_nothing,
+    beams_say_it,
+    padding_changes_nothing,
+    copies_are_independent,
+]
+
+
+@pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise.__name__)
+def test_promise(editor, promise):
+    promise(editor)
+
+
+def test_saving(editor, tmp_path):
+    saving_keeps_it(editor, tmp_path)
+
+
+# Memories that break one promise each.
+
+
+def always_acts(self, x, out, call):
+    return out + 1e-3
+
+
+def one_decision_for_the_batch(self, x, out, call):
+    if call.mode is Mode.BOUNDARY:
+        call = Call(**{**vars(call), "carry": {}})
+    result = whole(self, x, out, call)
+    return out + (result - out)[:1]
+
+
+def forgets_between_forwards(self, x, out, call):
+    call.carry.pop(self.key, None)
+    return whole(self, x, out, call)
+
+
+def never_acts(self, x, out, call):
+    return out
+
+
+whole = ResidualMemory.forward
+
+
+def keeps_what_was_erased(self, rows):
+    return None
+
+
+@pytest.mark.parametrize(
+    ("promise", "method", "broken"),
+    [
+        (empty_is_bit_equal, "forward", always_acts),
+        (edits_are_said, "forward", never_acts),
+        (other_rows_are_bit_equal, "forward", one_decision_for_the_batch),
+        (undo_restores, "erase", keeps_what_was_erased),
+        (cache_changes_nothing, "forward", forgets_between_forwards),
+        (beams_say_it, "forward", forgets_between_forwards),
+        (padding_changes_nothing, "forward", lambda self, x, out, call: out + x.shape[1] * 0.01),
+        (copies_are_independent, "__deepcopy__", lambda self, memo: self),
+    ],
+)
+def test_a_broken_memory_fails(promise, method, broken, tokenizer, monkeypatch):
+    monkeypatch.setattr(ResidualMemory, method, broken, raising=False)
+    editor = editmem.wrap(make("llama", len(tokenizer)), "memoir", tokenizer=tokenizer)
+    if broken is always_acts:
+        monkeypatch.setattr("editmem.slot.Slots.idle", False)
+    with pytest.raises((AssertionError, IndexError)):
+        promise(editor)
+
+
+def test_two_editors_on_two_models(tokenizer):
+    one, other = (editmem.wrap(make(name, len(tokenizer)), tokenizer=tokenizer) for name in ("llama", "gpt2"))
+    one.edit(*FIRST)
+    other.edit(*SECOND)
+    assert answers(one)[0].startswith(FIRST[1])
+    assert answers(other)[1].startswith(SECOND[1])
+    assert not answers(other)[0].startswith(FIRST[1])
+
+
+def test_gradient_checkpointing(tokenizer):
+    """Recomputed blocks see the same edit: equal loss, equal gradients."""
+    editor = editmem.wrap(make("llama", len(tokenizer)), tokenizer=tokenizer)
+    editor.edit(*FIRST)
+    prompt = tokenizer(FIRST[0])["input_ids"]
+    ids = torch.tensor([prompt + tokenizer(" Sydney.", add_special_tokens=False)["input_ids"]])
+    labels = torch.where(torch.arange(ids.shape[1]) < len(prompt), -100, ids)
+    model = editor.model.train()
+
+    def gradients():
+        model.zero_grad()
+        loss = model(input_ids=ids, labels=labels, use_cache=False).loss
+        loss.backward()
+        return loss.item(), [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+    loss, plain = gradients()
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    again, checkpointed = gradients()
+    assert loss == pytest.approx(again)
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(plain, checkpointed, strict=True))
+    with editor.off():
+        assert model(input_ids=ids, labels=labels, use_cache=False).loss.item() != pytest.approx(loss)
+
+
+@pytest.mark.parametrize("first", ["compiled", "wrapped"])
+def test_compiling_before_and_after_wrapping(first, tokenizer):
+    torch._dynamo.reset()
+    model = make("llama", len(tokenizer))
+    if first == "compiled":
+        model.forward = torch.compile(model.forward, backend="eager")
+    editor = editmem.wrap(model, tokenizer=tokenizer)
+    editor.edit(*FIRST)
+    if first == "wrapped":
+        model.forward = torch.compile(model.forward, backend="eager")
+    assert answers(editor)[0].startswith(FIRST[1])
+    assert not answers(editor)[1].startswith(SECOND[1])
+
+
+def test_layers_of_the_package():
+    """Imports go downwards only."""
+    import ast
+    from pathlib import Path
+
+    root = Path(editmem.__file__).parent
+    order = [
+        ["errors", "words", "kernels"], ["call", "host"], ["slot", "edit"], ["memory"], ["ledger", "fit"],
+        ["checkpoint"], ["editor"], ["wrap"], ["tiny"], ["cli", "__init__"],
+    ]  # fmt: skip
+    level = {name: number for number, names in enumerate(order) for name in names}
+    for path in root.rglob("*.py"):
+        own = path.relative_to(root).with_suffix("").parts[0]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("editmem."):
+                other = node.module.split(".")[1]
+                assert other == own or level[other] < level[own] or own in ("cli", "__init__"), (path, node.module)
+
+
+def test_public_names():
+    assert sorted(editmem.__all__) == [
+        "Edit", "EditMemError", "EditRecord", "Editor", "Explanation", "METHODS", "MemoirSpec", "load", "tiny",
+        "unwrap", "wrap",
+    ]  # fmt: skip
+
+
+def test_importing_does_nothing():
+    import subprocess
+    import sys
+
+    code = (
+        "import os, random, time, torch, transformers; before = dict(os.environ), torch.get_rng_state(), "
+        "random.getstate(); start = time.perf_counter(); import editmem; took = time.perf_counter() - start; "
+        "assert took < 0.3, took; assert dict(os.environ) == before[0]; "
+        "assert torch.equal(torch.get_rng_state(), before[1]); assert random.getstate() == before[2]"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
