@@ -146,13 +146,13 @@ class TopHashRouter(Router):
         if self.fixed_threshold is not None:
             self.threshold = torch.full_like(self.threshold, self.fixed_threshold)
             return
-        scores = torch.cat([self._pairs(group) for group in host.alike])
+        masks = torch.cat([self.hash_prompts(group) for group in host.alike])
+        # Masks blur name and question, so that both kinds of look-alike count.
+        group = torch.arange(len(masks), device=masks.device) // len(host.alike[0].x)
+        form = torch.arange(len(masks), device=masks.device) % len(host.alike[0].x)
+        alike = (group[:, None] == group) ^ (form[:, None] == form)
+        scores = kernels.overlaps(masks, masks)[alike] / self.k
         self.threshold = torch.quantile(scores, 1 - self.false_match_rate).clamp(min=1e-3)
-
-    def _pairs(self, group: Prompts) -> Tensor:
-        """Scores of all pairs of different prompts in a group."""
-        masks = self.hash_prompts(group)
-        return kernels.overlaps(masks, masks)[_different(masks)] / self.k
 
     def append(self, prompts: Prompts, subjects: Sequence[Sequence[int] | None]) -> list[list[str]]:
         self.masks.append(self.hash_prompts(prompts)[: len(subjects)])
