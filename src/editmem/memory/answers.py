@@ -77,6 +77,12 @@ def scan(call: Call, edit: Tensor, targets: Tensor, lengths: Tensor) -> Action:
 
 def last_action(action: Action, call: Call) -> dict[str, Tensor]:
     """What to carry to the next token: edit and step at each row's last real token, -1 where nothing acts."""
+    if call.real.shape[1] == 1:  # decoding: nothing to look for
+        active = action.active[:, 0]
+        return {
+            "edit": torch.where(active, action.edit[:, 0], -1),
+            "step": torch.where(active, action.step[:, 0], -1),
+        }
     columns = torch.arange(call.real.shape[1], device=call.real.device)
     last = torch.where(call.real, columns, 0).max(1, keepdim=True).values
     active = action.active.gather(1, last)
