@@ -1,10 +1,10 @@
 """The main job, measured as users meet it: edit in sequence, ask after the last edit, compare greedy answers exactly.
 
-    python benchmarks/main_job.py --world                      # the embedded model
-    python benchmarks/main_job.py --model FOLDER --counterfact counterfact-edit.json
+    python benchmarks/main_job.py --world          # quality, on the embedded model
+    python benchmarks/main_job.py --time           # wall time of an edit
 
-Defaults were chosen with `--split dev`; the committed results are of `--split report` (other subjects, other
-records). Every answer is what `model.generate` says, greedily, up to the first full stop.
+Defaults were chosen with `--split dev`; the committed results are of `--split report` (other subjects). Real
+facts: `counterfact.py`. Every answer is what `model.generate` says, greedily, up to the first full stop.
 """
 
 import argparse
@@ -22,8 +22,6 @@ import transformers
 
 import editmem
 from editmem.tiny.world import Fact, facts, phrasings
-
-COUNTERFACT = {"dev": (0, 2000), "report": (2000, 4000)}
 
 
 def ask(model: Any, tokenizer: Any, prompts: Sequence[str], tokens: int = 12, batch: int = 128) -> list[str]:
@@ -78,10 +76,21 @@ def world_questions(edits: list[tuple[Fact, str]], seed: int) -> dict[str, list[
     }
 
 
+def chat(tokenizer: Any, prompt: str) -> str:
+    """The prompt as a user's turn, without the token that the tokenizer puts in front of any text."""
+    message = [{"role": "user", "content": prompt}]
+    text = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+    return text.removeprefix(tokenizer.bos_token or "")
+
+
 def run_world(spec: Any, split: str, count: int, seed: int, batch_size: int) -> dict[str, Any]:
     model, tokenizer = editmem.tiny()
     edits = world_edits(split, count, seed)
     questions = world_questions(edits, seed)
+    questions["random facts, in a chat"] = [chat(tokenizer, prompt) for prompt in questions["random facts"]]
+    questions["same subject, another relation, in a chat"] = [
+        chat(tokenizer, prompt) for prompt in questions["same subject, another relation"]
+    ]
     before = {kind: ask(model, tokenizer, prompts) for kind, prompts in questions.items()}
     editor = editmem.wrap(model, spec, tokenizer=tokenizer)
     pairs = [(fact.prompts()[0], target) for fact, target in edits]
@@ -105,48 +114,16 @@ def run_world(spec: Any, split: str, count: int, seed: int, batch_size: int) -> 
         "edits": count,
         "reliability": reliability(pairs),
         "phrasings not edited": reliability(unseen),
+        "asked in a chat": reliability([(chat(tokenizer, prompt), target) for prompt, target in pairs]),
+        "phrasings not edited, in a chat": reliability(
+            [(chat(tokenizer, prompt), target) for prompt, target in unseen]
+        ),
         "forgetting of the first 100": early - reliability(pairs[:100]),
     }
     for kind, prompts in questions.items():
         after = ask(model, tokenizer, prompts)
         result[f"locality: {kind}"] = share([a == b for a, b in zip(after, before[kind], strict=True)])
     return {**result, "seconds per edit": round(seconds, 4)}
-
-
-def run_counterfact(
-    model_folder: str, path: Path, spec: Any, split: str, count: int, batch_size: int
-) -> dict[str, Any]:
-    model = transformers.AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32).eval()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(model_folder)
-    low, _ = COUNTERFACT[split]
-    records = json.loads(path.read_text(encoding="utf-8"))[low : low + count]
-    subjects = {record["subject"] for record in records}
-    neighbours = [
-        record["locality_prompt"] for record in records if not any(s in record["locality_prompt"] for s in subjects)
-    ]
-    before = ask(model, tokenizer, neighbours, tokens=6)
-    editor = editmem.wrap(model, spec, tokenizer=tokenizer)
-    start = time.perf_counter()
-    # Of two records with one prompt, the later supersedes; what is asked is what was edited last.
-    wanted = {record["prompt"]: record["target_new"] for record in records}
-    for first in range(0, len(records), batch_size):
-        batch = {r["prompt"]: r["target_new"] for r in records[first : first + batch_size]}
-        editor.edit(list(batch.items()), batch_size=batch_size, progress=False)
-    seconds = (time.perf_counter() - start) / count
-
-    def hits(key: str) -> list[bool]:
-        said = ask(model, tokenizer, [record[key] for record in records], tokens=10)
-        return [answer.startswith(wanted[r["prompt"]]) for answer, r in zip(said, records, strict=True)]
-
-    after = ask(model, tokenizer, neighbours, tokens=6)
-    return {
-        "edits": count,
-        "reliability": share(hits("prompt")),
-        "rephrased": share(hits("rephrase_prompt")),
-        "neighbours unchanged": share([a == b for a, b in zip(after, before, strict=True)]),
-        "neighbours asked": len(neighbours),
-        "seconds per edit": round(seconds, 4),
-    }
 
 
 def time_edits(count: int = 64) -> dict[str, float]:
@@ -173,8 +150,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--world", action="store_true", help="the embedded model and its facts")
     parser.add_argument("--time", action="store_true", help="time of an edit on the embedded model")
-    parser.add_argument("--model", help="folder of a model that knows CounterFact")
-    parser.add_argument("--counterfact", type=Path, help="counterfact-edit.json")
+    options(parser)
+    args = parser.parse_args()
+    transformers.utils.logging.disable_progress_bar()
+    spec = spec_of(args)
+    result: dict[str, Any] = {}
+    if args.world:
+        result["world"] = run_world(spec, args.split, args.edits, args.seed, args.batch_size)
+    if args.time:
+        result["milliseconds per edit"] = time_edits()
+    finish(result, args, spec)
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """The options that all quality benchmarks have."""
     parser.add_argument("--split", choices=["dev", "report"], default="report")
     parser.add_argument("--edits", type=int, default=1000)
     parser.add_argument("--batch-size", type=int, default=32)
@@ -182,18 +171,15 @@ def main() -> None:
     parser.add_argument("--spec", default="{}", help='JSON, such as \'{"router": "tophash"}\'')
     parser.add_argument("--paper", action="store_true", help="the paper's settings")
     parser.add_argument("--out", type=Path, help="append the result to this JSON-lines file")
-    args = parser.parse_args()
-    transformers.utils.logging.disable_progress_bar()
+
+
+def spec_of(args: argparse.Namespace) -> editmem.MemoirSpec:
     changes = json.loads(args.spec)
-    spec = editmem.MemoirSpec.paper(**changes) if args.paper else editmem.MemoirSpec(**changes)
-    result: dict[str, Any] = {}
-    if args.world:
-        result["world"] = run_world(spec, args.split, args.edits, args.seed, args.batch_size)
-    if args.counterfact:
-        counterfact = run_counterfact(args.model, args.counterfact, spec, args.split, args.edits, args.batch_size)
-        result["counterfact"] = counterfact
-    if args.time:
-        result["milliseconds per edit"] = time_edits()
+    return editmem.MemoirSpec.paper(**changes) if args.paper else editmem.MemoirSpec(**changes)
+
+
+def finish(result: dict[str, Any], args: argparse.Namespace, spec: editmem.MemoirSpec) -> None:
+    """Print a result with its settings, and keep it if asked to."""
     result["settings"] = {
         "split": args.split, "seed": args.seed, "batch_size": args.batch_size, "spec": spec.to_dict(),
         "torch": torch.__version__, "transformers": transformers.__version__, "threads": torch.get_num_threads(),

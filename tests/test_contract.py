@@ -254,8 +254,8 @@ def test_layers_of_the_package():
 
     root = Path(editmem.__file__).parent
     order = [
-        ["errors", "words", "kernels"], ["call", "host"], ["slot", "edit"], ["memory"], ["ledger", "fit"],
-        ["checkpoint"], ["editor"], ["wrap"], ["tiny"], ["cli", "__init__"],
+        ["errors", "words", "kernels"], ["call", "host"], ["embeddings"], ["slot", "edit"], ["memory"],
+        ["ledger", "fit"], ["checkpoint"], ["editor"], ["wrap"], ["tiny"], ["cli", "__init__"],
     ]  # fmt: skip
     level = {name: number for number, names in enumerate(order) for name in names}
     for path in root.rglob("*.py"):

@@ -296,6 +296,7 @@ def test_lm_eval_log_likelihoods(editor, hosts, texts):
 def test_compiled_decoding(editor, hosts, texts):
     """`torch.compile` of the whole forward, without graph breaks, through prefill and decoding."""
     _, model, tokenizer = hosts
+    torch.compiler.reset()
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     for prompt in texts["edited"][:2] + texts["other"][:1]:
         ids = torch.tensor([tokenizer(prompt)["input_ids"]])

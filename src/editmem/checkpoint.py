@@ -31,7 +31,7 @@ class State:
         specs: the specs, as dicts.
         host: fingerprint of the host.
         tokenizer: fingerprint of the tokenizer.
-        rows: ids of the active edits, in the order of the memory's rows.
+        rows: for each row of the memory the id of its edit; an edit has a row for each way in which it is rendered.
         events: the history.
         tensors: of each memory.
     """
@@ -130,7 +130,7 @@ def _card(state: State) -> str:
     return (
         "---\nlibrary_name: editmem\ntags:\n- model-editing\n---\n\n"
         f"# Edits for {state.host['architecture']}\n\n"
-        f"{len(state.rows)} edits ({methods}), to be put on their host with `editmem.load(model, folder)`.\n"
+        f"{len(set(state.rows))} edits ({methods}), to be put on their host with `editmem.load(model, folder)`.\n"
         f"`{EDITS}` lists every edit and what became of it.\n"
     )
 
@@ -198,7 +198,7 @@ def push(repo_id: str, state: State, *, private: bool | None = None, token: str 
     url = api.create_repo(repo_id, private=private, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         _write(Path(folder), state)
-        api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=f"{len(state.rows)} edits")
+        api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=f"{len(set(state.rows))} edits")
     return str(url)
 
 

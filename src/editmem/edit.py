@@ -63,7 +63,9 @@ class Edit:
 
     @property
     def prompt_key(self) -> str:
-        """Equal for two edits of the same prompt."""
+        """Equal for two edits of the same prompt, be it plain text or a user's turn of a chat."""
+        if not isinstance(self.prompt, str) and [message["role"] for message in self.prompt] == ["user"]:
+            return str(self.prompt[0]["content"])
         return self.prompt if isinstance(self.prompt, str) else json.dumps([dict(m) for m in self.prompt])
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,7 +88,9 @@ class EditRecord:
         answer_before, answer_after: what greedy decoding says, as many tokens as the target has.
         steps: optimiser steps.
         seconds: wall time; of an edit written in a batch, its share.
-        notes: what the user should know, such as why it did not take.
+        notes: what the user should know: why it did not take, which other edits it is hard to tell from.
+        false_match_rate: estimated share of other questions about the same name that would get this answer;
+            None where the memory has no estimate.
     """
 
     edit: Edit
@@ -98,6 +102,7 @@ class EditRecord:
     steps: int
     seconds: float
     notes: tuple[str, ...] = ()
+    false_match_rate: float | None = None
 
     @property
     def id(self) -> str:
@@ -282,11 +287,15 @@ class Encoder:
         self.tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
         self.max_length = max_length
 
+    @property
+    def has_chat_template(self) -> bool:
+        return bool(getattr(self.tokenizer, "chat_template", None))
+
     def text(self, prompt: Prompt) -> str:
         """The prompt as the host reads it, chat template applied."""
         if isinstance(prompt, str):
             return prompt
-        if not getattr(self.tokenizer, "chat_template", None):
+        if not self.has_chat_template:
             raise InvalidEditError("the prompt is chat messages, but this tokenizer has no chat template; give text")
         return str(self.tokenizer.apply_chat_template(list(prompt), tokenize=False, add_generation_prompt=True))
 
@@ -318,6 +327,22 @@ class Encoder:
         if edit.subject is not None:
             subject = tuple(self.tokenizer(f" {edit.subject}", add_special_tokens=False)["input_ids"])
         return EncodedEdit(edit, tuple(prompt), tuple(target), subject, tuple(map(tuple, fitting)))
+
+    def renderings(self, edit: Edit, prefixes: Sequence[str] = ()) -> list[EncodedEdit]:
+        """The edit as `edit` encodes it; then, if it can be, for plain text where it is a chat and the reverse."""
+        own = self.edit(edit, prefixes)
+        prompt: Prompt | None = None
+        if isinstance(edit.prompt, str):
+            prompt = [{"role": "user", "content": edit.prompt}] if self.has_chat_template else None
+        elif [message["role"] for message in edit.prompt] == ["user"]:
+            prompt = edit.prompt[0]["content"]
+        if prompt is None:
+            return [own]
+        try:
+            other = self.edit(dataclasses.replace(edit, prompt=prompt))
+        except InvalidEditError:  # too long with the template around it
+            return [own]
+        return [own, dataclasses.replace(other, edit=edit)]
 
     def _target(self, edit: Edit, prompt: list[int]) -> list[int]:
         raw = isinstance(edit.prompt, str)

@@ -19,7 +19,7 @@ from editmem.errors import EditMemError, HostError, InvalidEditError, UnknownEdi
 from editmem.fit import Batch, Outcome, Runner, collate, write
 from editmem.host import Host, SiteInfo
 from editmem.ledger import Event, Ledger
-from editmem.memory.base import Calibration, Memory, Spec
+from editmem.memory.base import Calibration, Match, Memory, Spec
 from editmem.slot import Slots
 from editmem.words import Words
 
@@ -61,6 +61,8 @@ class Explanation:
         lines = [f"{self.prompt!r}: " + (f"edit {self.edit.id} acts" if self.edit else "no edit acts")]
         for candidate in self.candidates:
             parts = "".join(f", {name} {value:.3f}" for name, value in candidate.parts.items())
+            rate = candidate.record.false_match_rate
+            parts += "" if rate is None else f", other questions matched {rate:.1%}"
             lines.append(
                 f"  {candidate.score:.3f} (threshold {candidate.threshold:.3f}{parts})  {candidate.record.id}  "
                 f"{candidate.record.edit.prompt!r} -> {candidate.record.edit.target!r}"
@@ -92,7 +94,7 @@ class Editor:
         self._memories = [memory for _, _, memory in parts]
         self._given_tokenizer = tokenizer
         self._encoder: Encoder | None = None
-        self._rows: list[str] = []
+        self._rows: list[str] = []  # the edit that each row of the memory belongs to
 
     # The memory that edits are written to; further ones on the same host are written to by their own kind.
     @property
@@ -129,7 +131,7 @@ class Editor:
     @property
     def edits(self) -> Mapping[str, EditRecord]:
         """Active edits by id, in order of writing."""
-        return MappingProxyType({edit_id: self._ledger.record(edit_id) for edit_id in self._rows})
+        return MappingProxyType({edit_id: self._ledger.record(edit_id) for edit_id in dict.fromkeys(self._rows)})
 
     @property
     def history(self) -> Ledger:
@@ -166,7 +168,7 @@ class Editor:
         """
         self._check_attached()
         edits, single = read_edits(prompt_or_edits, target, **fields)
-        encoded = [self._encode.edit(edit, self._prefixes(edit)) for edit in edits]
+        encoded = [self._renderings(edit) for edit in edits]
         self._check_ids(edits)
         self._calibrate()
         records: list[EditRecord] = []
@@ -179,8 +181,12 @@ class Editor:
                 advance(len(batch))
         return records[0] if single else records
 
-    def _prefixes(self, edit: Edit) -> list[str]:
-        return list(neutral_prompts()[: getattr(self._memory.spec, "contexts", 0)])
+    def _renderings(self, edit: Edit) -> list[EncodedEdit]:
+        spec = self._memory.spec
+        prefixes = neutral_prompts()[: getattr(spec, "contexts", 0)]
+        if getattr(spec, "renderings", False):
+            return self._encode.renderings(edit, prefixes)
+        return [self._encode.edit(edit, prefixes)]
 
     def _check_attached(self) -> None:
         if not self._slots.modules:
@@ -213,42 +219,66 @@ class Editor:
         if self._memory.calibrated:
             return
         encode = self._encode
+        chat = encode.has_chat_template
+
+        def renderings(prompts: Sequence[str]) -> list[list[Prompt]]:
+            turns: list[Prompt] = [[{"role": "user", "content": prompt}] for prompt in prompts]
+            return [list(prompts), turns] if chat else [list(prompts)]
+
+        names, forms = alike_prompts()
+        every = [form.format(name) for name in names for form in forms]
         with self._frozen():
-            neutral = self._read([encode.prompt(prompt) for prompt in neutral_prompts()])
-            alike = [self._read([encode.prompt(prompt) for prompt in group]) for group in alike_prompts()]
-            self._memory.calibrate(Calibration(neutral, alike, self._vocabulary))
+            neutral = [self._read([encode.prompt(p) for p in group]) for group in renderings(neutral_prompts())]
+            alike = [self._read([encode.prompt(p) for p in group]) for group in renderings(every)]
+            self._memory.calibrate(Calibration(neutral, alike, len(names), self._vocabulary))
 
     def _read(self, prompts: Sequence[Sequence[int]]) -> Any:
         """What the memory's site sees of prompts, given as token ids."""
         batch = collate([(i, ids, [0]) for i, ids in enumerate(prompts)], self._pad, self._host.device)
         return self._runner().record(batch)[1]
 
-    def _write(self, batch: Sequence[EncodedEdit]) -> list[EditRecord]:
+    def _write(self, renderings: Sequence[Sequence[EncodedEdit]]) -> list[EditRecord]:
+        """Write edits, each of them in one or more renderings, the given one first."""
+        batch = [item for item, *_ in renderings]
         said_before = self._say([item.prompt for item in batch], [len(item.target) for item in batch])
         keys = {item.edit.prompt_key for item in batch}
         superseded = {
             record.edit.prompt_key: edit_id for edit_id, record in self.edits.items() if record.edit.prompt_key in keys
         }
         self._erase(list(superseded.values()))
-        outcomes = write(self._runner(), self._memory, batch, self._pad, self._vocabulary.continues())
-        self._rows += [str(item.edit.id) for item in batch]
+        outcomes = iter(self._learn([item for items in renderings for item in items]))
         records = []
-        for item, before, outcome in zip(batch, said_before, outcomes, strict=True):
+        for items, before in zip(renderings, said_before, strict=True):
+            item, outcome = items[0], next(outcomes)
+            others = [next(outcomes) for _ in items[1:]]
             if (old := superseded.get(item.edit.prompt_key)) is not None:
                 self._ledger.append("superseded", (old,))
-            record = self._record(item, before, outcome)
+            record = self._record(item, before, outcome, others)
             self._ledger.append("edited", (record.id,), record)
             records.append(record)
         return records
 
-    def _record(self, item: EncodedEdit, before: str, outcome: Outcome) -> EditRecord:
-        notes = list(outcome.notes)
+    def _learn(self, batch: Sequence[EncodedEdit]) -> list[Outcome]:
+        outcomes = write(self._runner(), self._memory, batch, self._pad, self._vocabulary.continues())
+        self._rows += [str(item.edit.id) for item in batch]
+        return outcomes
+
+    def _record(self, item: EncodedEdit, before: str, outcome: Outcome, others: Sequence[Outcome]) -> EditRecord:
+        notes = [self._alike(match) for match in outcome.kept.alike]
+        if not all(other.took for other in others):
+            notes.append("did not take in the other rendering (plain text or chat) than the one it was given in")
         after = self._encode.decode(item.target).strip()
         if not outcome.took:
             after = self._say([item.prompt], [len(item.target)])[0]
             notes.append(f"did not take: the model answers {after!r}; raise `steps` or choose another layer")
         numbers = (outcome.loss_before, outcome.loss_after, before, after, outcome.steps, outcome.seconds)
-        return EditRecord(item.edit, outcome.took, *numbers, tuple(notes))
+        return EditRecord(item.edit, outcome.took, *numbers, tuple(notes), outcome.kept.false_match_rate)
+
+    def _alike(self, match: Match) -> str:
+        return (
+            f"its prompt also matches edit {self._rows[match.row]} (score {match.score:.3f}, threshold "
+            f"{match.threshold:.3f}): a question between the two gets the answer of the nearer one"
+        )
 
     def _say(self, prompts: Sequence[Sequence[int]], lengths: Sequence[int]) -> list[str]:
         """What greedy decoding answers now, at most `lengths` tokens."""
@@ -310,9 +340,9 @@ class Editor:
     def _erase(self, ids: Sequence[str]) -> None:
         if not ids:
             return
-        rows = sorted(self._rows.index(edit_id) for edit_id in ids)
+        rows = [row for row, edit_id in enumerate(self._rows) if edit_id in set(ids)]
         if self._memory.replays:
-            kept = [edit_id for edit_id in self._rows if edit_id not in set(ids)]
+            kept = [edit_id for edit_id in dict.fromkeys(self._rows) if edit_id not in set(ids)]
             self._memory.erase(range(len(self._rows)))
             self._rows = []
             self._rewrite(kept)
@@ -324,10 +354,7 @@ class Editor:
         """Write edits again from the ledger, one by one, in order."""
         with self._frozen():
             for edit_id in ids:
-                edit = self._ledger.record(edit_id).edit
-                encoded = [self._encode.edit(edit, self._prefixes(edit))]
-                write(self._runner(), self._memory, encoded, self._pad, self._vocabulary.continues())
-                self._rows.append(edit_id)
+                self._learn(self._renderings(self._ledger.record(edit_id).edit))
 
     # Looking
 
@@ -342,9 +369,10 @@ class Editor:
         text, candidates = self._encode.text(prompt), []
         if len(self._memory):
             with self._frozen():
-                found = self._memory.match(self._read([self._encode.prompt(prompt)]), top)[0]
-            for match in found:
-                record = self._ledger.record(self._rows[match.row])
+                found = self._memory.match(self._read([self._encode.prompt(prompt)]), 2 * top)[0]
+            best = {self._rows[match.row]: match for match in reversed(found)}  # an edit may have several rows
+            for edit_id, match in sorted(best.items(), key=lambda item: -item[1].score)[:top]:
+                record = self._ledger.record(edit_id)
                 candidates.append(Candidate(record, match.score, match.threshold, match.parts))
         acts = bool(candidates) and candidates[0].score >= candidates[0].threshold
         return Explanation(text, candidates[0].record if acts else None, tuple(candidates))
@@ -404,7 +432,7 @@ class Editor:
 
     def __repr__(self) -> str:
         methods = ", ".join(spec.method for spec in self.specs)
-        return f"Editor({type(self._host.model).__name__}, {methods}, {len(self._rows)} edits)"
+        return f"Editor({type(self._host.model).__name__}, {methods}, {len(self.edits)} edits)"
 
 
 def neutral_prompts() -> tuple[str, ...]:
@@ -413,11 +441,11 @@ def neutral_prompts() -> tuple[str, ...]:
     return tuple(line for line in text.splitlines() if line)
 
 
-def alike_prompts() -> list[list[str]]:
-    """Groups of prompts: in each the same name, of which something else is asked every time."""
+def alike_prompts() -> tuple[list[str], list[str]]:
+    """Names, and questions to put to each of them, as format strings."""
     text = resources.files(__package__).joinpath("alike.txt").read_text(encoding="utf-8")
     names, forms = (part.splitlines() for part in text.strip().split("\n\n"))
-    return [[form.format(name) for form in forms] for name in names]
+    return names, forms
 
 
 @contextmanager

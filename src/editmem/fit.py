@@ -20,7 +20,7 @@ from editmem.call import IGNORED_LABEL, Call, Context, Mode, tail_after
 from editmem.edit import EncodedEdit
 from editmem.errors import InvalidEditError
 from editmem.host import Host, SiteInfo
-from editmem.memory.base import Draft, Memory, Prompts
+from editmem.memory.base import Draft, Kept, Memory, Prompts
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Outcome:
         loss_before, loss_after: mean negative log-likelihood of the target, in nats.
         steps: optimiser steps.
         seconds: share of the wall time.
-        notes: the memory's notes for the user.
+        kept: what the memory knows of it.
     """
 
     took: bool
@@ -40,7 +40,7 @@ class Outcome:
     loss_after: float
     steps: int
     seconds: float
-    notes: tuple[str, ...]
+    kept: Kept
 
 
 @dataclass(frozen=True)
@@ -197,15 +197,15 @@ def write(
     before = _mean_losses(logits[:count], batch.labels[:count])
     draft = memory.draft(edits, prompts, batch.owner)
     steps = _learn(runner, draft, batch, recording, memory.spec)
-    notes = memory.commit(edits, draft, prompts)
+    kept = memory.commit(edits, draft, prompts)
     with torch.no_grad():
         plain = collate([(i, edit.prompt, edit.target) for i, edit in enumerate(edits)], pad, runner.host.device)
         logits = runner.logits(plain, None)
     took = ((logits.argmax(-1) == plain.labels) | (plain.labels == IGNORED_LABEL)).all(1)
     after = _mean_losses(logits, plain.labels)
     seconds = (time.perf_counter() - start) / count
-    columns = zip(took.tolist(), before.tolist(), after.tolist(), steps.tolist(), notes, strict=True)
-    return [Outcome(ok, was, now, taken, seconds, tuple(said)) for ok, was, now, taken, said in columns]
+    columns = zip(took.tolist(), before.tolist(), after.tolist(), steps.tolist(), kept, strict=True)
+    return [Outcome(ok, was, now, taken, seconds, known) for ok, was, now, taken, known in columns]
 
 
 def _closing(logits: Tensor, continues: Tensor) -> dict[int, int]:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from editmem.call import CARRY, Call, Context, Generation, call_of_forward, call_of_generation
+from editmem.embeddings import TokenLookup
 from editmem.errors import HostError
 
 _SLOT = "_editmem_slot"
@@ -40,6 +41,13 @@ class Slots:
         self.sites: dict[str, Site] = {}
         self.modules: list[nn.Module] = []
         self.recompute: Call | None = None
+        self.lookup = TokenLookup()
+        self.embedding: Callable[[], nn.Module] | None = None
+
+    def tokens_of(self, embeds: Tensor) -> Tensor | None:
+        """Token ids `[B, T]` of embeddings `[B, T, d]`, as far as they are the host's own; None if it has none."""
+        embedding = None if self.embedding is None else self.embedding()
+        return self.lookup.tokens(embeds, embedding) if isinstance(embedding, nn.Embedding) else None
 
     @property
     def idle(self) -> bool:
@@ -64,6 +72,7 @@ class Slots:
 
     def attach_entries(self, model: nn.Module, decoder: nn.Module) -> None:
         """Let `model` (with `generate`) and its `decoder` work out the call of each forward."""
+        self.embedding = model.get_input_embeddings  # type: ignore[assignment]
         self._swap(model, _generating_class(cast(Any, type(model))), self)
         if decoder is not model:
             self._swap(decoder, _entry_class(cast(Any, type(decoder))), self)
@@ -80,6 +89,7 @@ class Slots:
             del module.__dict__[_SLOT]
         self.modules.clear()
         self.sites.clear()
+        self.embedding = None
 
 
 @dataclass(frozen=True)
@@ -202,7 +212,7 @@ class _GenerateCall(_EntryCall):
         if slots.context.generations and not slots.context.silent:
             generation = slots.context.generations[-1]
             mask = kwargs.get("attention_mask")
-            generation.pending = (_prepared_call(generation, input_ids, mask, model_inputs, slots.window),)
+            generation.pending = (_prepared_call(generation, input_ids, mask, model_inputs, slots),)
         return model_inputs
 
 
@@ -213,6 +223,8 @@ def _next_call(slots: Slots, inputs: dict[str, Any]) -> Call | None:
         (call,), generation.pending = generation.pending, None  # type: ignore[misc]
     else:
         carry = getattr(inputs.get("past_key_values"), CARRY, None)
+        if inputs.get("input_ids") is None and inputs.get("inputs_embeds") is not None:
+            inputs = {**inputs, "input_ids": slots.tokens_of(inputs["inputs_embeds"])}
         call = call_of_forward(inputs, carry, slots.window, context.lengths)
     if call is not None and context.stand_ins is not None:
         call.stand_ins = context.stand_ins
@@ -248,17 +260,19 @@ def _with_prompt(out: Any, prompt: Tensor) -> Any:
 
 
 def _prepared_call(
-    generation: Generation, ids: Tensor, mask: Tensor | None, model_inputs: dict[str, Any], window: int
+    generation: Generation, ids: Tensor, mask: Tensor | None, model_inputs: dict[str, Any], slots: Slots
 ) -> Call | None:
-    tokens, embeds = model_inputs.get("input_ids"), model_inputs.get("inputs_embeds")
-    new = tokens.shape[1] if tokens is not None else embeds.shape[1]  # type: ignore[union-attr]
+    tokens = model_inputs.get("input_ids")
+    if tokens is None:
+        tokens = slots.tokens_of(embeds := model_inputs["inputs_embeds"])
+    new = tokens.shape[1] if tokens is not None else embeds.shape[1]
     columns = mask.shape[1] if isinstance(mask, Tensor) and mask.ndim == 2 else ids.shape[1]
     if columns < generation.columns and mask is None:  # a chunk of the prompt
         columns = new + int(model_inputs["past_key_values"].get_seq_length())
     if generation.prompt_mask is None and isinstance(mask, Tensor) and mask.ndim == 2:
         known = mask[:, : generation.columns]
         generation.prompt_mask = nn.functional.pad(known, (0, generation.columns - known.shape[1]), value=1)
-    return call_of_generation(generation, ids, tokens, new, columns, window)
+    return call_of_generation(generation, ids, tokens, new, columns, slots.window)
 
 
 def _cache_of(out: Any, inputs: dict[str, Any]) -> Any:

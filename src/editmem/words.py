@@ -37,11 +37,14 @@ class Words(nn.Module):
         letters: int16 `[V]`, how many folded letters and digits it has; 0 for punctuation and special tokens.
         shape: uint8 `[V]`, bits: 1 begins a new word, 2 ends the word, 4 is written as names are (capital,
             digit, or a script without case).
+        turn: int64 `[2]`, the special token that the chat template puts before what a user says, -1 for none,
+            and how many of it follow before the model's answer.
     """
 
     value: Tensor
     letters: Tensor
     shape: Tensor
+    turn: Tensor
     powers: Tensor
 
     def __init__(self, size: int = 0) -> None:
@@ -49,6 +52,7 @@ class Words(nn.Module):
         self.register_buffer("value", torch.zeros(size, dtype=torch.int64))
         self.register_buffer("letters", torch.zeros(size, dtype=torch.int16))
         self.register_buffer("shape", torch.full((size,), 3, dtype=torch.uint8))
+        self.register_buffer("turn", torch.tensor([-1, 0]))
         self.register_buffer("powers", torch.tensor([pow(BASE, i, PRIME) for i in range(LONGEST + 1)]))
 
     @classmethod
@@ -61,6 +65,7 @@ class Words(nn.Module):
         value, letters, shape = (torch.tensor(column) for column in zip(*rows, strict=True))
         words.value[: len(rows)], words.letters[: len(rows)] = value, letters.to(torch.int16)
         words.shape[: len(rows)] = shape.to(torch.uint8)
+        words.turn = torch.tensor(_turn(tokenizer))
         return words
 
     def hashes(self, tokens: Tensor) -> Tensor:
@@ -81,6 +86,16 @@ class Words(nn.Module):
         total = added.cumsum(1)
         base = torch.where(begins, total - added, -1).cummax(1).values
         return torch.where(letters > 0, (total - base) % PRIME, -1)
+
+    def turn_starts(self, tokens: Tensor) -> Tensor:
+        """Int64 `[B, T]`: where the turn that each token belongs to begins; 0 outside of conversations."""
+        marker, later = self.turn
+        count = ((tokens == marker) & (tokens >= 0)).long().cumsum(1)
+        ends = torch.arange(1, tokens.shape[1] + 1, device=tokens.device).expand_as(tokens)
+        begins = torch.nn.functional.pad(count[:, :-1], (1, 0)) < count
+        where = torch.zeros((tokens.shape[0], tokens.shape[1] + 1), dtype=torch.long, device=tokens.device)
+        where = where.scatter_reduce(1, torch.where(begins, count, 0), torch.where(begins, ends, 0), "amax")
+        return where.gather(1, (count - later).clamp(min=0))
 
     def continues(self) -> Tensor:
         """Bool `[V]`: the tokens that go on with the word before them."""
@@ -113,6 +128,22 @@ def _token_texts(tokenizer: Any) -> list[str]:
     return [text[length:] if "\ufffd" not in text else str(own) for text, own in zip(texts, raw, strict=True)]
 
 
+def _turn(tokenizer: Any) -> tuple[int, int]:
+    """The marker of a user's turn, and how many of it follow in the prompt; see `Words.turn`."""
+    content = "Hello"
+    try:
+        message = [{"role": "user", "content": content}]
+        text = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+    except Exception:  # a template is a program of its own; without one, or where it fails, nothing is a turn
+        return -1, 0
+    before, _, after = text.partition(content)
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special} - {tokenizer.bos_token_id}
+    markers = [i for i in tokenizer(before, add_special_tokens=False)["input_ids"] if i in special]
+    if not markers:
+        return -1, 0
+    return markers[-1], tokenizer(after, add_special_tokens=False)["input_ids"].count(markers[-1])
+
+
 def _row(text: str) -> tuple[int, int, int]:
     """(value, letters, shape) of a token's text."""
     at = [i for i, character in enumerate(text) if character.isalnum()]
@@ -127,10 +158,17 @@ def _row(text: str) -> tuple[int, int, int]:
     return value, len(letters), int(begins) | 2 * int(ends) | 4 * int(name)
 
 
-def heard(hashes: Tensor) -> Tensor:
-    """For each row, at which token each word was first heard: int32 `[B, BUCKETS]`, T where it was not."""
-    rows, count = hashes.shape
-    bucket = torch.where(hashes >= 0, hashes % BUCKETS, BUCKETS)
-    first = torch.full((rows, BUCKETS + 1), count, dtype=torch.int32, device=hashes.device)
-    position = torch.arange(count, dtype=torch.int32, device=hashes.device).expand(rows, count)
-    return first.scatter_reduce(1, bucket, position, "amin")[:, :BUCKETS]
+def heard(buckets: Tensor, since: Tensor) -> Tensor:
+    """Which words a text has from a token on.
+
+    Args:
+        buckets: int64 `[B, T]`, the bucket of the word at each token, -1 for none.
+        since: int64 `[B, 1]`, the first token that counts.
+
+    Returns:
+        bool `[B, BUCKETS]`.
+    """
+    rows, count = buckets.shape
+    counts = (buckets >= 0) & (torch.arange(count, device=buckets.device) >= since)
+    table = torch.zeros((rows, BUCKETS + 1), dtype=torch.bool, device=buckets.device)
+    return table.scatter(1, torch.where(counts, buckets, BUCKETS), True)[:, :BUCKETS]

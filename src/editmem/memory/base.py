@@ -78,13 +78,16 @@ class Calibration:
     """What a memory learns about its host before the first edit.
 
     Attributes:
-        neutral: prompts about nothing in particular.
-        alike: groups of prompts that name the same things and ask different ones of them.
+        neutral: prompts about nothing in particular: as plain text and, if the tokenizer has a chat template, as
+            a user's turn.
+        alike: prompts that put the same questions to several names, all of the first name's first; rendered likewise.
+        names: how many names.
         words: the words of the tokenizer.
     """
 
-    neutral: Prompts
+    neutral: Sequence[Prompts]
     alike: Sequence[Prompts]
+    names: int
     words: Words
 
 
@@ -103,6 +106,20 @@ class Match:
     score: float
     threshold: float
     parts: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a memory knows of an edit that it has just kept.
+
+    Attributes:
+        alike: other edits that the edit's own prompt would match too.
+        false_match_rate: estimated share of other questions about the same name that would match it; None
+            where the memory has no estimate.
+    """
+
+    alike: Sequence[Match] = ()
+    false_match_rate: float | None = None
 
 
 class Draft(nn.Module, ABC):
@@ -172,8 +189,8 @@ class Memory(nn.Module, ABC):
         """
 
     @abstractmethod
-    def commit(self, edits: Sequence[EncodedEdit], draft: Draft, prompts: Prompts) -> list[list[str]]:
-        """Keep drafted edits; returns notes for the user on each of them."""
+    def commit(self, edits: Sequence[EncodedEdit], draft: Draft, prompts: Prompts) -> list[Kept]:
+        """Keep drafted edits."""
 
     @abstractmethod
     def erase(self, rows: Sequence[int]) -> None:

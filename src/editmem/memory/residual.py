@@ -12,10 +12,12 @@ from editmem.edit import EncodedEdit
 from editmem.errors import SpecError
 from editmem.host import SiteInfo
 from editmem.memory.answers import Action, follow, last_action, nothing, proceed, scan
-from editmem.memory.base import Calibration, Draft, Match, Memory, Prompts, Spec, check_tensors, window_for
-from editmem.memory.router import POOLINGS, NameRouter, Router, TopHashRouter, prompt_ends
+from editmem.memory.base import Calibration, Draft, Kept, Match, Memory, Prompts, Spec, check_tensors, window_for
+from editmem.memory.names import NameRouter
+from editmem.memory.router import Router, prompt_ends
 from editmem.memory.rows import Rows
 from editmem.memory.storage import FactoredStorage, SharedStorage, Storage
+from editmem.memory.tophash import POOLINGS, TopHashRouter
 
 STORAGES = ("factored", "shared")
 ROUTERS = ("names", "tophash")
@@ -39,6 +41,8 @@ class MemoirSpec(Spec):
         steps: most optimiser steps for an edit.
         rate: step size. "factored": of Adam, as a share of the site's mean output magnitude.
             "shared": of SGD with gradients clipped to norm 1 (paper: 1.0).
+        renderings: write each edit for plain text and for a user's turn of a chat, whichever way it is given,
+            where the tokenizer has a chat template.
         contexts: behind how many short prefixes of other text an edit is learned too (paper: 10).
         seed: of the fixed permutation.
     """
@@ -50,10 +54,11 @@ class MemoirSpec(Spec):
     pooling: str = "last"
     density: float = 0.25
     threshold: float | None = None
-    false_match_rate: float = 0.07
+    false_match_rate: float = 0.08
     margin: float = 4.0
     steps: int = 60
     rate: float | None = None
+    renderings: bool = True
     contexts: int = 0
     seed: int = 0
 
@@ -79,7 +84,7 @@ class MemoirSpec(Spec):
     def paper(cls, **changes: Any) -> "MemoirSpec":
         """The settings of the paper (section A.4.3), as far as they carry over between models."""
         settings = {
-            "router": "tophash",
+            "router": "tophash", "renderings": False,
             "storage": "shared", "pooling": "mean", "density": 4096 / 14336, "rate": 1.0, "steps": 70, "contexts": 10,
         }  # fmt: skip
         return cls(**{**settings, **changes})
@@ -178,9 +183,9 @@ class ResidualMemory(Memory):
     def _lengths(self, edits: Sequence[EncodedEdit]) -> Tensor:
         return torch.tensor([len(edit.target) for edit in edits], device=self.lengths.data.device)
 
-    def commit(self, edits: Sequence[EncodedEdit], draft: Draft, prompts: Prompts) -> list[list[str]]:
+    def commit(self, edits: Sequence[EncodedEdit], draft: Draft, prompts: Prompts) -> list[Kept]:
         lengths = self._lengths(edits)
-        notes = self.router.append(prompts, [edit.subject for edit in edits])
+        kept = self.router.append(prompts, [edit.subject for edit in edits])
         self.storage.commit(draft, lengths)
         self.window = max(self.window, window_for(int(lengths.max())))
         padded = [list(edit.target) + [NO_TOKEN] * (self.window - len(edit.target)) for edit in edits]
@@ -189,7 +194,7 @@ class ResidualMemory(Memory):
             self.targets.replace(nn.functional.pad(self.targets.used, (0, grow), value=NO_TOKEN))
         self.targets.append(torch.tensor(padded))
         self.lengths.append(lengths)
-        return notes
+        return kept
 
     def erase(self, rows: Sequence[int]) -> None:
         dropped = torch.zeros(len(self), dtype=torch.bool, device=self.lengths.data.device)

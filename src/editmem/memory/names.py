@@ -1,0 +1,232 @@
+"""The default router: what is asked, by the state at the prompt's end; about whom, by the words."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from editmem.call import Call, Mode
+from editmem.memory.base import Calibration, Kept, Match, Prompts
+from editmem.memory.questions import Questions
+from editmem.memory.router import Router, at_prompt_ends
+from editmem.memory.rows import Rows
+from editmem.words import BUCKETS, Words, heard
+
+
+class NameRouter(Router):
+    """What is asked by the state at the prompt's end, about whom by the words.
+
+    One similarity blurs the two: another subject asked about in the same words is as near as the same
+    subject in other words. Here the score is the product of two: the cosine of the prompts' `Questions`, from
+    the host's states as they enter the memory's block; and the share of the edit's words that the query has
+    too, in which names (written with a capital, a digit, or in a script without case) weigh most and words of
+    neutral prompts least. Words are compared folded (no case, no accents), however the tokenizer cuts them;
+    of a conversation those of the last turn count.
+
+    Plain text and turns of a chat end in different states, and are kept apart: each has its own `Questions`, an
+    edit answers prompts that are rendered as its own is, and the threshold is the stricter of the two.
+
+    All edits are scored by their words; the states of the best `SHORT_LIST` of them are compared.
+
+    Args:
+        block_path: the block whose input is compared.
+        width: d, of that input.
+        threshold: the score from which an edit acts; None to calibrate it.
+        false_match_rate: share of built-in pairs of prompts that name the same and ask something else whose
+            states may be nearer than the threshold, for the calibration.
+    """
+
+    WIDTH = 12
+    """Words kept of each edit, the weightiest."""
+    COMMON = 0.05
+    """Weight of a word that is not a name, against one that is."""
+    NEUTRAL = 0.1
+    """Factor on the weight of a word that neutral prompts have."""
+    SHORT_LIST = 128
+    HELD_OUT = 5
+    """One in so many built-in names is kept out of the calibration, to estimate false matches with."""
+
+    keys = ("states", "named", "weights", "chats")
+
+    threshold: Tensor
+    neutral: Tensor
+    cohort: Tensor
+
+    def __init__(self, block_path: str, width: int, threshold: float | None, false_match_rate: float) -> None:
+        super().__init__()
+        self.block_path, self.fixed_threshold, self.false_match_rate = block_path, threshold, false_match_rate
+        self.plain, self.chat = Questions(width), Questions(width)
+        self.words = Words()
+        self.register_buffer("threshold", torch.tensor(torch.nan))
+        self.register_buffer("neutral", torch.zeros(0, dtype=torch.int64))
+        self.register_buffer("cohort", torch.zeros((2, 0, width), dtype=torch.float16))
+        self.states = Rows((width,), torch.float16)
+        self.named = Rows((self.WIDTH,), torch.int32)
+        self.weights = Rows((self.WIDTH,), torch.float32)
+        self.chats = Rows((), torch.bool)
+
+    @property
+    def _spaces(self) -> tuple[Questions, Questions]:
+        return self.plain, self.chat
+
+    # Calibrating
+
+    def calibrate(self, host: Calibration) -> None:
+        self.words = host.words.to(self.threshold.device)
+        self.neutral = self._neutral_words(host.neutral[0])
+        cohorts, calibrated = [], []
+        for chat, questions in enumerate(self._spaces):
+            rendering = min(chat, len(host.neutral) - 1)  # without a chat template there is plain text only
+            neutral = self._ends(host.neutral[rendering].call)[0][:, 0]
+            grid = self._ends(host.alike[rendering].call)[0][:, 0].unflatten(0, (host.names, -1))
+            held_out = torch.arange(len(grid), device=grid.device) % self.HELD_OUT == self.HELD_OUT - 1
+            questions.fit(neutral, grid[~held_out])
+            cohorts.append(torch.cat([questions(neutral), questions(grid[held_out]).flatten(0, 1)]))
+            calibrated.append(questions.threshold(grid[~held_out], self.false_match_rate))
+        self.cohort = torch.stack(cohorts).half()
+        strictest = torch.stack(calibrated).max()
+        given = self.fixed_threshold
+        self.threshold = strictest if given is None else torch.full_like(strictest, given)
+
+    def _neutral_words(self, neutral: Prompts) -> Tensor:
+        texts, real = _texts(neutral)
+        said = [self.words.spoken(row[own].tolist()) for row, own in zip(texts, real, strict=True)]
+        return torch.tensor(sorted({word for words in said for word in words}), device=self.threshold.device)
+
+    def _ends(self, call: Call) -> tuple[Tensor, Tensor]:
+        return at_prompt_ends(call.residual[self.block_path], call)
+
+    def _states(self, call: Call, chat: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit states `[B, Q, d]` of the prompts that end in this forward, and bool `[B, Q]`, which do.
+
+        `chat` is bool `[B, Q]`, whether they are turns of a chat.
+        """
+        ends, found = self._ends(call)
+        return torch.where(chat[..., None], self.chat(ends), self.plain(ends)), found
+
+    # Writing
+
+    def append(self, prompts: Prompts, subjects: Sequence[Sequence[int] | None]) -> list[Kept]:
+        first, count = len(self.states), len(subjects)
+        texts, real = _texts(prompts)
+        keys = [self._words_of(texts[row][real[row]], subject) for row, subject in enumerate(subjects)]
+        chat = self.words.turn_starts(self._text(prompts.call, {})[0])[:, -1:] > 0
+        states = self._states(prompts.call, chat)[0][:count, 0]
+        chat = chat[:count, 0]
+        self.named.append(torch.stack([named for named, _ in keys]))
+        self.weights.append(torch.stack([weights for _, weights in keys]))
+        self.states.append(states)
+        self.chats.append(chat)
+        scores = (self.cohort[chat.long()].float() @ states[..., None]).squeeze(-1)
+        near = (scores >= self.threshold).float().mean(1)
+        alike = self.alike(prompts, range(first, first + count))
+        return [Kept(matches, rate) for matches, rate in zip(alike, near.tolist(), strict=True)]
+
+    def _words_of(self, text: Tensor, subject: Sequence[int] | None) -> tuple[Tensor, Tensor]:
+        """Buckets int32 and weights float32 (sum 1) of an edit's weightiest words, `[WIDTH]` each."""
+        spoken = self.words.spoken(text[int(self.words.turn_starts(text[None])[0, -1]) :].tolist())
+        if subject is not None and (about := self.words.spoken(subject)):
+            spoken = {word: word in about for word in spoken}
+        neutral = set(self.neutral.tolist())
+        # A neutral word with a capital stands at the beginning of a sentence.
+        weigh = {word: 1.0 if name and word not in neutral else self.COMMON for word, name in spoken.items()}
+        weigh = {word: weight * (self.NEUTRAL if word in neutral else 1.0) for word, weight in weigh.items()}
+        best = sorted(weigh.items(), key=lambda item: -item[1])[: self.WIDTH]
+        named, weights = torch.zeros(self.WIDTH, dtype=torch.int32), torch.zeros(self.WIDTH)
+        for i, (word, weight) in enumerate(best):
+            named[i], weights[i] = word % BUCKETS, weight
+        return named, weights / weights.sum().clamp(min=1e-6)
+
+    def keep(self, rows: Tensor) -> None:
+        for table in (self.states, self.named, self.weights, self.chats):
+            table.keep(rows)
+
+    # Reading
+
+    def decide(self, x: Tensor, call: Call, carry: dict[str, Tensor]) -> Tensor:
+        listed, state, shared, found = self._score(call, carry)
+        best, at = (state * shared).max(-1)
+        edit = torch.where(found & (best >= self.threshold), listed.gather(1, at), -1)
+        return edit.squeeze(1) if call.mode is Mode.BOUNDARY else edit
+
+    def _score(self, call: Call, carry: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The short list and how well it fits.
+
+        Returns:
+            rows int64 `[B, K]`; their states' cosines and their words' shares, float32 `[B, Q, K]`; and bool
+            `[B, Q]`, which prompts end here.
+        """
+        text, first = self._text(call, carry)
+        bucket, start = self.words.hashes(text), self.words.turn_starts(text)
+        bucket = torch.where(bucket >= 0, bucket % BUCKETS, -1)
+        boundary = call.mode is Mode.BOUNDARY
+        since = start[:, -1:] if boundary else torch.zeros_like(start[:, :1])
+        chat = (since if boundary else start[:, first:]) > 0
+        present = heard(bucket, since)[:, self.named.data.long()]
+        everywhere = torch.where(present, self.weights.data, 0).sum(-1)
+        count = min(self.SHORT_LIST, everywhere.shape[1])
+        listed = everywhere.topk(count, dim=1).indices.sort(dim=1).values
+        shared = everywhere.gather(1, listed)[:, None] if boundary else self._so_far(bucket, start, listed)[:, first:]
+        states, found = self._states(call, chat)
+        state = states @ self.states.data[listed].float().transpose(1, 2)
+        same = chat[:, :, None] == self.chats.data[listed][:, None]
+        return listed, torch.where(same, state.clamp(min=0), 0), shared, found
+
+    def _so_far(self, bucket: Tensor, start: Tensor, listed: Tensor) -> Tensor:
+        """At each token the weight of the listed edits' words that its turn had so far: float32 `[B, S, K]`."""
+        named, weights = self.named.data[listed], self.weights.data[listed]
+        position = torch.arange(bucket.shape[1], dtype=torch.int32, device=bucket.device)[:, None]
+        shared = torch.zeros((*bucket.shape, listed.shape[1]), device=bucket.device)
+        for word in range(self.WIDTH):
+            said = bucket[:, :, None] == named[:, None, :, word]
+            latest = torch.where(said, position, -1).cummax(1).values
+            shared += torch.where(latest >= start[..., None], weights[:, None, :, word], 0)
+        return shared
+
+    def _text(self, call: Call, carry: dict[str, Tensor]) -> tuple[Tensor, int]:
+        """The text so far, `[B, S]`, and at which column this forward's tokens begin in it."""
+        if call.text is not None:
+            carry["text"] = call.text  # a prompt that is read in chunks comes with the first one's only
+            return call.text, 0
+        tokens = torch.full_like(call.real, -1, dtype=torch.long) if call.tokens is None else call.tokens
+        wanted = call.real if call.step is None else call.real & (call.step <= 0)
+        tokens = torch.where(wanted, tokens, -1)
+        before = carry.get("text")
+        carry["text"] = tokens if before is None else torch.cat([before, tokens], 1)
+        return carry["text"], 0 if before is None else before.shape[1]
+
+    def rank(self, prompts: Prompts, top: int) -> list[list[Match]]:
+        listed, state, shared, _ = self._score(prompts.call, {})
+        best = (state * shared)[:, 0].sort(dim=1, descending=True, stable=True)
+        threshold = float(self.threshold)
+        ranked = []
+        for row, (scores, places) in enumerate(zip(best.values.tolist(), best.indices.tolist(), strict=True)):
+            parts = [{"words": float(shared[row, 0, at]), "state": float(state[row, 0, at])} for at in places[:top]]
+            found = zip(listed[row][best.indices[row]].tolist(), scores, parts, strict=False)
+            ranked.append([Match(i, s, threshold, part) for i, s, part in found if i < len(self.states)])
+        return ranked
+
+    # Keeping
+
+    def _fixed(self) -> dict[str, tuple[nn.Module, str]]:
+        own = {name: (self, name) for name in ("threshold", "neutral", "cohort")}
+        parts = {"words": self.words, "plain": self.plain, "chat": self.chat}
+        return own | {f"{part}.{n}": (module, n) for part, module in parts.items() for n, _ in module.named_buffers()}
+
+    def tensors(self) -> dict[str, Tensor]:
+        tables = {name: getattr(self, name).used.contiguous() for name in self.keys}
+        return {name: getattr(*where) for name, where in self._fixed().items()} | tables
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        for name, (module, attribute) in self._fixed().items():
+            setattr(module, attribute, tensors[name].to(self.threshold.device))
+        for name in self.keys:
+            getattr(self, name).replace(tensors[name])
+
+
+def _texts(prompts: Prompts) -> tuple[Tensor, Tensor]:
+    """Token ids `[B, T]` of prompts and which of them are the prompt's own, bool `[B, T]`."""
+    call = prompts.call
+    assert call.tokens is not None
+    assert call.step is not None
+    return call.tokens, call.real & (call.step <= 0)

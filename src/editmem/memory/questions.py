@@ -1,0 +1,72 @@
+"""What a prompt asks, whoever it asks about: the host's state at the prompt's end, with names taken out."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Questions(nn.Module):
+    """Unit vectors that are near for prompts that ask the same and far for prompts that ask something else.
+
+    States of prompts move with the name in them as well as with the question. How they move with the name is
+    seen from built-in prompts that put the same questions to several names; those directions are damped, as
+    within-class covariance normalisation does (Hatch, Kajarekar and Stolcke 2006, "Within-class covariance
+    normalization for SVM-based speaker recognition"), the question being the class.
+
+    Args:
+        width: d, of the host's states.
+
+    Attributes:
+        background: float32 `[d]`, the mean state of neutral prompts.
+        directions: float32 `[R, d]`, orthonormal, in which names move states most.
+        damping: float32 `[R]`, the share of each that is taken away.
+    """
+
+    RANK = 24
+    """R."""
+    SMOOTHING = 0.7
+    """Weight of the identity, of the same trace, against the covariance that was seen."""
+
+    background: Tensor
+    directions: Tensor
+    damping: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("background", torch.full((width,), torch.nan))
+        self.register_buffer("directions", torch.zeros((0, width)))
+        self.register_buffer("damping", torch.zeros(0))
+
+    def fit(self, neutral: Tensor, grid: Tensor) -> None:
+        """Learn background and directions.
+
+        Args:
+            neutral: `[P, d]`, states of neutral prompts.
+            grid: `[names, questions, d]`, states of the same questions put to several names.
+        """
+        self.background = neutral.float().mean(0)
+        moved = (grid.float() - grid.float().mean(0)).flatten(0, 1)
+        _, size, directions = torch.linalg.svd(moved, full_matrices=False)
+        variance = size.square()
+        even = self.SMOOTHING * variance.sum() / moved.shape[1]
+        variance = variance[: self.RANK]
+        self.directions = directions[: self.RANK].contiguous()
+        self.damping = 1 - (even / (even + (1 - self.SMOOTHING) * variance)).sqrt()
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Unit vectors, float32 `[..., d]`, of states `[..., d]`."""
+        # The host may have been moved to another dtype, and the buffers with it.
+        directions, damping = self.directions.float(), self.damping.float()
+        centred = states.float() - self.background.float()
+        centred = centred - (centred @ directions.T * damping) @ directions
+        return nn.functional.normalize(centred, dim=-1)
+
+    def threshold(self, grid: Tensor, rate: float) -> Tensor:
+        """The cosine that a share `rate` of pairs with the same name and different questions reaches.
+
+        Args:
+            grid: as in `fit`.
+            rate: 0 to 1.
+        """
+        states = self(grid)
+        another = ~torch.eye(grid.shape[1], dtype=torch.bool, device=grid.device)
+        return torch.quantile((states @ states.transpose(1, 2))[:, another].flatten(), 1 - rate).clamp(min=1e-3)

@@ -1,0 +1,10 @@
+import os
+
+import torch
+
+
+def pytest_configure(config):
+    """Workers share the machine: threads of several pools that wait for each other cost far more than they bring."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    if workers > 1:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
