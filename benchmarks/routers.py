@@ -6,7 +6,7 @@ Routing only: keys come from a record's `prompt`; a *rephrasing* is found if its
 reaches the threshold; a *neighbour* (`locality_prompt`), a *same-subject* question (another fact of an edited
 subject, see `counterfact.py`) or an *unrelated* prompt matches falsely if any edit reaches it. Every router is shown
 at the threshold at which 1%, 3% and 5% of the neighbours, or 5% and 20% of the same-subject questions, match: what it
-can do, wherever its threshold would be set. `--picture` draws the default router's scores with its calibrated threshold.
+can do, wherever its threshold would be set. `--picture` draws the default router's scores and calibrated threshold.
 """
 
 import argparse

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from editmem import checkpoint
 from editmem.edit import Edit, EditRecord, EncodedEdit, Encoder, Prompt, read_edits
 from editmem.errors import EditMemError, HostError, InvalidEditError, UnknownEditError
-from editmem.fit import Batch, Outcome, Runner, collate, write
+from editmem.fit import Outcome, Runner, collate, write
 from editmem.host import Host, SiteInfo
 from editmem.ledger import Event, Ledger
 from editmem.memory.base import Calibration, Match, Memory, Spec
@@ -282,14 +282,7 @@ class Editor:
 
     def _say(self, prompts: Sequence[Sequence[int]], lengths: Sequence[int]) -> list[str]:
         """What greedy decoding answers now, at most `lengths` tokens."""
-        said: list[list[int]] = [[] for _ in prompts]
-        for _ in range(max(lengths)):
-            rows = [(i, prompt, [*said[i], 0]) for i, prompt in enumerate(prompts)]
-            batch: Batch = collate(rows, self._pad, self._host.device)
-            with torch.no_grad():
-                nexts = self._runner().logits(batch, None)[:, -1].argmax(-1).tolist()
-            for answer, token in zip(said, nexts, strict=True):
-                answer.append(token)
+        said = self._runner().greedy(prompts, max(lengths), self._pad)
         decode = self._encode.decode
         return [decode(answer[:length]).strip() for answer, length in zip(said, lengths, strict=True)]
 

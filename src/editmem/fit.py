@@ -109,6 +109,25 @@ class Runner:
         with self.context.setting(stand_ins=stand_ins, lengths=lengths, silent=False):
             return self.host.model(**inputs).logits[:, -keep:]
 
+    def greedy(self, prompts: Sequence[Sequence[int]], count: int, pad: int) -> list[list[int]]:
+        """The next `count` tokens of each prompt, the likeliest at each step, memories included."""
+        batch = collate([(i, prompt, [pad]) for i, prompt in enumerate(prompts)], pad, self.host.device)
+        mask, tokens, said = batch.mask, batch.ids, []
+        lengths: Tensor | None = mask.sum(1)
+        inputs: dict[str, Any] = {"use_cache": True} if "use_cache" in self.options else {}
+        for _ in range(count):
+            if "position_ids" in self.options:
+                inputs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
+            if "logits_to_keep" in self.options:
+                inputs["logits_to_keep"] = 1
+            with torch.no_grad(), self.context.setting(stand_ins={}, lengths=lengths, silent=False):
+                out = self.host.model(input_ids=tokens, attention_mask=mask, **inputs)
+            said.append(out.logits[:, -1].argmax(-1))
+            mask = nn.functional.pad(mask, (0, 1), value=1)
+            tokens, lengths = said[-1][:, None], None
+            inputs["past_key_values"] = out.past_key_values
+        return torch.stack(said, 1).tolist()
+
     def record(self, batch: Batch) -> tuple[Tensor, Prompts, "Recording"]:
         """One pass through the bare host: logits, what the site saw, and what the blocks below it returned."""
         seen: list[Prompts] = []
@@ -164,9 +183,7 @@ def _forwards(modules: Sequence[nn.Module], forwards: Sequence[Callable]) -> Ite
                 module.__dict__["forward"] = forward
 
 
-def write(
-    runner: Runner, memory: Memory, edits: Sequence[EncodedEdit], pad: int, continues: Tensor, closed: bool = False
-) -> list[Outcome]:
+def write(runner: Runner, memory: Memory, edits: Sequence[EncodedEdit], pad: int, continues: Tensor) -> list[Outcome]:
     """Learn a batch of edits, keep them in the memory, and check what the model says then.
 
     Args:
@@ -175,7 +192,6 @@ def write(
         edits: what to write; independent of each other.
         pad: a token id to pad with.
         continues: bool `[V]`, tokens that go on with the word before them.
-        closed: whether the targets have been closed already.
 
     Returns:
         What came of each edit.
@@ -185,15 +201,14 @@ def write(
     rows = [(i, edit.prompt, [*edit.target, pad]) for i, edit in enumerate(edits)]
     rows += [(i, context, [*edit.target, pad]) for i, edit in enumerate(edits) for context in edit.contexts]
     batch = collate(rows, pad, runner.host.device)
-    batch.labels[:, -1] = IGNORED_LABEL
     logits, prompts, recording = runner.record(batch)
-    if not closed and (closing := _closing(logits[:count, -1], continues)):
-        # The host would go on with the answer's last word; teach it to end the word there.
-        longer = [
-            dataclasses.replace(edit, target=(*edit.target, closing[i])) if i in closing else edit
-            for i, edit in enumerate(edits)
-        ]
-        return write(runner, memory, longer, pad, continues, closed=True)
+    # Where the host would go on with the answer's last word, it is taught to end the word there.
+    closing = _closing(logits[:count, -1], continues)
+    batch.labels[:, -1] = closing[batch.owner]
+    edits = [
+        edit if token == IGNORED_LABEL else dataclasses.replace(edit, target=(*edit.target, token))
+        for edit, token in zip(edits, closing.tolist(), strict=True)
+    ]
     before = _mean_losses(logits[:count], batch.labels[:count])
     draft = memory.draft(edits, prompts, batch.owner)
     steps = _learn(runner, draft, batch, recording, memory.spec)
@@ -208,12 +223,17 @@ def write(
     return [Outcome(ok, was, now, taken, seconds, known) for ok, was, now, taken, known in columns]
 
 
-def _closing(logits: Tensor, continues: Tensor) -> dict[int, int]:
-    """For each edit after whose answer the host would go on with the last word: the likeliest token that does not."""
+def _closing(logits: Tensor, continues: Tensor) -> Tensor:
+    """Int64 `[E]`: where the host would go on with the answer's last word, the likeliest token that does not.
+
+    Args:
+        logits: `[E, V]`, after the answers' last tokens.
+        continues: as of `write`.
+    """
     continues = continues[: logits.shape[-1]]
-    runs_on = continues[logits.argmax(-1)].nonzero().squeeze(1).tolist()
+    runs_on = continues[logits.argmax(-1)]
     likeliest = logits.masked_fill(continues, -torch.inf).argmax(-1)
-    return {row: int(likeliest[row]) for row in runs_on}
+    return torch.where(runs_on, likeliest, IGNORED_LABEL)
 
 
 def _token_losses(logits: Tensor, labels: Tensor) -> Tensor:
