@@ -41,6 +41,7 @@ def fill(editor: editmem.Editor, count: int, tokens: int) -> None:
     router.states.append(torch.nn.functional.normalize(torch.randn(count, width, generator=generator), dim=1))
     router.named.append(torch.randint(0, 1 << 17, (count, router.WIDTH), generator=generator))
     router.weights.append(torch.full((count, router.WIDTH), 1 / router.WIDTH))
+    router.chats.append(torch.zeros(count, dtype=torch.bool))
     start = len(storage.offsets) + tokens * torch.arange(count)
     storage.offsets.append(torch.randn(count * tokens, storage.offsets.data.shape[1], generator=generator))
     storage.starts.append(start)
@@ -74,6 +75,24 @@ def ratio(editor: editmem.Editor, ids: torch.Tensor, rounds: int = 12) -> float:
     return min(wrapped) / min(bare)
 
 
+def prefill(model: LlamaForCausalLM, ids: torch.Tensor) -> float:
+    """Seconds for reading a prompt."""
+    start = time.perf_counter()
+    with torch.no_grad():
+        model.generate(ids, max_new_tokens=1, do_sample=False)
+    return time.perf_counter() - start
+
+
+def prefill_ratio(editor: editmem.Editor, ids: torch.Tensor, rounds: int = 10) -> float:
+    """Fastest reading of a prompt by the wrapped host over the fastest by the bare one; they alternate."""
+    bare, wrapped = [], []
+    for _ in range(rounds):
+        with editor.off():
+            bare.append(prefill(editor.model, ids))
+        wrapped.append(prefill(editor.model, ids))
+    return min(wrapped) / min(bare)
+
+
 def overheads() -> dict[str, float]:
     tokenizer = editmem.tiny()[1]
     result = {}
@@ -88,18 +107,23 @@ def overheads() -> dict[str, float]:
         fill(editor, 9_999, 4)
         result[f"batch {batch}, 10,000 edits, unmatched"] = ratio(editor, other)
         result[f"batch {batch}, 10,000 edits, matched"] = ratio(editor, matched)
+        prompt = torch.randint(5, 2000, (batch, 64), generator=torch.Generator().manual_seed(3))
+        result[f"batch {batch}, 10,000 edits, prefill of 64 tokens"] = prefill_ratio(editor, prompt)
     return result
 
 
 def bytes_per_edit(hidden: int = 4096, intermediate: int = 14336, tokens: int = 4) -> int:
-    """Growth of the saved tensors by an edit of `tokens` answer tokens, at Llama-3-8B's widths, bf16 host."""
+    """Growth of the saved tensors by an edit of `tokens` answer tokens, at Llama-3-8B's widths, bf16 host.
+
+    An edit is kept for plain text and for chats: two rows.
+    """
     from editmem.host import SiteInfo
 
     site = SiteInfo("site", 0, intermediate, hidden, "block")
     memory: Any = MemoirSpec().build(site, torch.bfloat16, torch.device("cpu"))
-    rows = {"states": 1, "named": 1, "weights": 1}
+    rows = {"states": 1, "named": 1, "weights": 1, "chats": 1}
     size = sum(getattr(memory.router, name).data[:n].nbytes for name, n in rows.items())
-    return size + memory.storage.offsets.data[:tokens].nbytes + memory.lengths.data[:1].nbytes + 8 * tokens
+    return 2 * (size + memory.storage.offsets.data[:tokens].nbytes + memory.lengths.data[:1].nbytes + 8 * tokens)
 
 
 def peak_of_an_edit() -> dict[str, float]:

@@ -5,6 +5,7 @@ token has a number made of its folded letters, such that the numbers of a word's
 number of the word, however it was cut: a polynomial hash over letters. All of it is tensor arithmetic.
 """
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +17,9 @@ PRIME = (1 << 31) - 1
 BASE = 1_000_003
 BUCKETS = 1 << 17
 LONGEST = 64  # letters of a word that count
+STAND_IN = 0x13000  # letters of no living script, for bytes that are no letters by themselves
+SILENT = range(0xC3, 0xC6)  # first bytes of Latin letters with accents
+STARTS = {chr(STAND_IN + byte) for byte in range(0xE2, 0xF0)}  # first bytes in scripts without spaces, mostly
 NO_SPACE_SCRIPTS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN", "IDEOGRAPHIC")
 
 
@@ -104,18 +108,24 @@ class Words(nn.Module):
     def spoken(self, tokens: Sequence[int]) -> dict[int, bool]:
         """The words of one text: hash, and whether it is written as a name."""
         row = torch.tensor([list(tokens)], device=self.value.device)
-        hashes, shapes = self.hashes(row)[0].tolist(), self.shape[row[0]].tolist()
-        letters = self.letters[row[0]].tolist()
+        columns = (self.hashes(row)[0], self.shape[row[0]], self.letters[row[0]])
         found: dict[int, bool] = {}
-        name, last = False, -1
-        for at, (word, shape, count) in enumerate(zip(hashes, shapes, letters, strict=True)):
-            begins = shape & 1 or last < 0
-            name = bool(shape & 4) if begins else name
-            last = word if not shape & 2 else -1
-            over = at + 1 == len(hashes) or shape & 2 or shapes[at + 1] & 1
-            if count and over:
-                found[word] = found.get(word, False) or name
+        word, name, ended = -1, False, True
+        for so_far, shape, count in zip(*(column.tolist() for column in columns), strict=True):
+            if ended or shape & 1:
+                _keep(found, word, name)
+                word, name = -1, False
+            if count:
+                name = name if word >= 0 else bool(shape & 4)
+                word = so_far
+            ended = bool(shape & 2)
+        _keep(found, word, name)
         return found
+
+
+def _keep(found: dict[int, bool], word: int, name: bool) -> None:
+    if word >= 0:
+        found[word] = found.get(word, False) or name
 
 
 def _token_texts(tokenizer: Any) -> list[str]:
@@ -125,7 +135,38 @@ def _token_texts(tokenizer: Any) -> list[str]:
     length = len(tokenizer.decode(anchor, clean_up_tokenization_spaces=False))
     texts = tokenizer.batch_decode([[*anchor, i] for i in range(size)], clean_up_tokenization_spaces=False)
     raw = tokenizer.convert_ids_to_tokens(list(range(size)))
-    return [text[length:] if "\ufffd" not in text else str(own) for text, own in zip(texts, raw, strict=True)]
+    return [text[length:] if "\ufffd" not in text else _part(str(own)) for text, own in zip(texts, raw, strict=True)]
+
+
+def _part(token: str) -> str:
+    """Letters for a token that has only part of a character's UTF-8 bytes.
+
+    The second byte alone says which Latin letter with which accent it is, if the first is one of `SILENT`, as
+    nearly always where accents are written at all; elsewhere it stands for itself, as the first byte does.
+    """
+    if match := re.fullmatch("<0x([0-9A-F]{2})>", token):
+        data = bytes([int(match[1], 16)])
+    else:
+        data = bytes(_BYTES.get(character, ord("?")) for character in token)
+    whole = data.decode(errors="surrogateescape")
+    return "".join(_letter(ord(c) - 0xDC00) if "\udc80" <= c <= "\udcff" else c for c in whole)
+
+
+def _letter(byte: int) -> str:
+    if byte in SILENT:
+        return ""
+    latin = bytes([0xC3, byte]).decode() if byte < 0xC0 else ""
+    return latin if latin.isalnum() else chr(STAND_IN + byte)
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """The bytes that byte-level tokenizers write as other characters than themselves, by those characters."""
+    shown = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    hidden = [byte for byte in range(256) if byte not in shown]
+    return {chr(byte): byte for byte in shown} | {chr(256 + i): byte for i, byte in enumerate(hidden)}
+
+
+_BYTES = _byte_alphabet()
 
 
 def _turn(tokenizer: Any) -> tuple[int, int]:
@@ -148,9 +189,9 @@ def _row(text: str) -> tuple[int, int, int]:
     """(value, letters, shape) of a token's text."""
     at = [i for i, character in enumerate(text) if character.isalnum()]
     if not at:
-        return 0, 0, 3
+        return 0, 0, 3 if text.strip() else int(bool(text))
     first = text[at[0]]
-    begins = at[0] > 0 or writes_no_space(first)
+    begins = at[0] > 0 or writes_no_space(first) or first in STARTS
     ends = at[-1] + 1 < len(text) or writes_no_space(text[at[-1]])
     name = first.isupper() or first.isdigit() or not (first.islower() or first.isupper())
     letters = fold("".join(text[i] for i in at))[:LONGEST]

@@ -125,16 +125,21 @@ class NameRouter(Router):
     def _words_of(self, text: Tensor, subject: Sequence[int] | None) -> tuple[Tensor, Tensor]:
         """Buckets int32 and weights float32 (sum 1) of an edit's weightiest words, `[WIDTH]` each."""
         spoken = self.words.spoken(text[int(self.words.turn_starts(text[None])[0, -1]) :].tolist())
-        if subject is not None and (about := self.words.spoken(subject)):
-            spoken = {word: word in about for word in spoken}
+        about = self.words.spoken(subject) if subject is not None else {}
         neutral = set(self.neutral.tolist())
-        # A neutral word with a capital stands at the beginning of a sentence.
-        weigh = {word: 1.0 if name and word not in neutral else self.COMMON for word, name in spoken.items()}
-        weigh = {word: weight * (self.NEUTRAL if word in neutral else 1.0) for word, weight in weigh.items()}
+
+        def weight(word: int, name: bool) -> float:
+            if about:
+                name = word in about
+            elif word in neutral:
+                name = False  # with a capital it stands at the beginning of a sentence
+            return 1.0 if name else self.COMMON * (self.NEUTRAL if word in neutral else 1.0)
+
+        weigh = {word: weight(word, name) for word, name in spoken.items()}
         best = sorted(weigh.items(), key=lambda item: -item[1])[: self.WIDTH]
         named, weights = torch.zeros(self.WIDTH, dtype=torch.int32), torch.zeros(self.WIDTH)
-        for i, (word, weight) in enumerate(best):
-            named[i], weights[i] = word % BUCKETS, weight
+        for i, (word, share) in enumerate(best):
+            named[i], weights[i] = word % BUCKETS, share
         return named, weights / weights.sum().clamp(min=1e-6)
 
     def keep(self, rows: Tensor) -> None:
@@ -162,8 +167,9 @@ class NameRouter(Router):
         boundary = call.mode is Mode.BOUNDARY
         since = start[:, -1:] if boundary else torch.zeros_like(start[:, :1])
         chat = (since if boundary else start[:, first:]) > 0
-        present = heard(bucket, since)[:, self.named.data.long()]
-        everywhere = torch.where(present, self.weights.data, 0).sum(-1)
+        said = heard(bucket, since).T.to(self.weights.data.dtype)
+        named, weights = self.named.data, self.weights.data
+        everywhere = nn.functional.embedding_bag(named, said, per_sample_weights=weights, mode="sum").T.float()
         count = min(self.SHORT_LIST, everywhere.shape[1])
         listed = everywhere.topk(count, dim=1).indices.sort(dim=1).values
         shared = everywhere.gather(1, listed)[:, None] if boundary else self._so_far(bucket, start, listed)[:, first:]
