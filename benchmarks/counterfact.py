@@ -31,6 +31,7 @@ SMALL = {"is", "of", "in", "the", "by", "a", "was", "for", "to", "s", "which", "
 
 def says(answer: str, target: str) -> bool:
     """Whether an answer begins with the target, as whole words."""
+    target = target.strip()
     return answer.startswith(target) and not answer[len(target) :][:1].isalnum()
 
 

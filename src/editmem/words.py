@@ -103,7 +103,7 @@ class Words(nn.Module):
 
     def continues(self) -> Tensor:
         """Bool `[V]`: the tokens that go on with the word before them."""
-        return (self.letters > 0) & ((self.shape & 1) == 0)
+        return ((self.letters > 0) & ((self.shape & 1) == 0)) | (self.shape == 0)
 
     def spoken(self, tokens: Sequence[int]) -> dict[int, bool]:
         """The words of one text: hash, and whether it is written as a name."""
