@@ -1,5 +1,8 @@
 import os
 
+# Triton's own functions are for its interpreter or for its compiler from their first import on.
+os.environ["TRITON_INTERPRET"] = "1"
+
 import torch
 
 

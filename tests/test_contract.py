@@ -158,8 +158,9 @@ def always_acts(self, x, out, call):
 def one_decision_for_the_batch(self, x, out, call):
     if call.mode is Mode.BOUNDARY:
         call = Call(**{**vars(call), "carry": {}})
+    before = out.clone()
     result = whole(self, x, out, call)
-    return out + (result - out)[:1]
+    return before + (result - before)[:1]
 
 
 def forgets_between_forwards(self, x, out, call):

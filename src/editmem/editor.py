@@ -235,7 +235,7 @@ class Editor:
     def _read(self, prompts: Sequence[Sequence[int]]) -> Any:
         """What the memory's site sees of prompts, given as token ids."""
         batch = collate([(i, ids, [0]) for i, ids in enumerate(prompts)], self._pad, self._host.device)
-        return self._runner().record(batch)[1]
+        return self._runner().probe(batch)[1]
 
     def _write(self, renderings: Sequence[Sequence[EncodedEdit]]) -> list[EditRecord]:
         """Write edits, each of them in one or more renderings, the given one first."""

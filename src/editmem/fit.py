@@ -129,22 +129,28 @@ class Runner:
         return torch.stack(said, 1).tolist()
 
     def record(self, batch: Batch) -> tuple[Tensor, Prompts, "Recording"]:
-        """One pass through the bare host: logits, what the site saw, and what the blocks below it returned."""
+        """As `probe`, and what the blocks below the site returned."""
+        recording = Recording(list(self.host.blocks[: self.site.block]))
+        with recording.recording():
+            logits, prompts = self.probe(batch)
+        return logits, prompts, recording
+
+    def probe(self, batch: Batch) -> tuple[Tensor, Prompts]:
+        """One pass through the bare host: logits, and what the site saw."""
         seen: list[Prompts] = []
 
-        def probe(x: Tensor, out: Tensor, call: Call) -> Tensor:
+        def look(x: Tensor, out: Tensor, call: Call) -> Tensor:
             seen.append(Prompts(x, out, call))
             return out
 
-        recording = Recording(list(self.host.blocks[: self.site.block]))
-        with torch.no_grad(), recording.recording():
-            logits = self.logits(batch, probe)
+        with torch.no_grad():
+            logits = self.logits(batch, look)
         if not torch.isfinite(seen[0].x[batch.mask.bool()]).all():
             raise InvalidEditError(
                 f"the host's activations at {self.site.path} are not finite (NaN or infinity); nothing was written. "
                 "Check the host's weights and dtype"
             )
-        return logits, seen[0], recording
+        return logits, seen[0]
 
 
 class Recording:

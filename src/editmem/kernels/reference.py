@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 WORD = 32
+NONE = -1
 
 
 def words(width: int) -> int:
@@ -34,8 +35,8 @@ def popcount(packed: Tensor) -> Tensor:
     return ((v * 0x01010101) >> 24) & 0xFF
 
 
-def tophash(features: Tensor, background: Tensor, permutation: Tensor, k: int) -> Tensor:
-    """TopHash masks (MEMOIR, section 3.1), packed.
+def tophash(features: Tensor, background: Tensor, permutation: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """TopHash masks (MEMOIR, section 3.1).
 
     Args:
         features: `[..., D]`, pooled activations of a prompt; any floating dtype, compared in float32.
@@ -44,12 +45,12 @@ def tophash(features: Tensor, background: Tensor, permutation: Tensor, k: int) -
         k: bits set in every mask, 1 to D. Of equal magnitudes the lower index goes first.
 
     Returns:
-        int32 `[..., ceil(D / 32)]`.
+        the masks, packed, int32 `[..., ceil(D / 32)]`; and their set bits, ascending, int32 `[..., k]`.
     """
     magnitude = (features.float() - background).abs()
-    top = magnitude.sort(dim=-1, descending=True, stable=True).indices[..., :k]
-    mask = torch.zeros(features.shape, dtype=torch.bool, device=features.device)
-    return pack(mask.scatter(-1, permutation[top], True))
+    top = permutation[magnitude.sort(dim=-1, descending=True, stable=True).indices[..., :k]]
+    mask = torch.zeros(features.shape, dtype=torch.bool, device=features.device).scatter(-1, top, True)
+    return pack(mask), top.sort(dim=-1).values.to(torch.int32)
 
 
 def overlaps(queries: Tensor, masks: Tensor) -> Tensor:
@@ -58,8 +59,56 @@ def overlaps(queries: Tensor, masks: Tensor) -> Tensor:
     return torch.stack(rows) if rows else queries.new_zeros((0, masks.shape[0]))
 
 
-def match(queries: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """The best mask for each query: (overlap int32 `[Q]`, row int64 `[Q]`), the lowest row on ties."""
-    counts = overlaps(queries, masks)
-    best = counts.max(dim=1).values
-    return best, (counts == best[:, None]).to(torch.uint8).argmax(dim=1)
+def match(queries: Tensor, masks: Tensor, alive: Tensor, bits: int, top: int) -> tuple[Tensor, Tensor]:
+    """The masks that share most bits with each query, best first, the lower row first on ties.
+
+    Args:
+        queries: int32 `[Q, words]`.
+        masks: int32 `[N, words]`.
+        alive: bool `[N]`; the others are never found.
+        bits: how many bits each mask has that is alive.
+        top: how many to find.
+
+    Returns:
+        overlaps int32 `[Q, top]` and rows int64 `[Q, top]`, both -1 where there are fewer.
+    """
+    counts = torch.where(alive, overlaps(queries, masks), NONE)
+    return ranked(torch.nn.functional.pad(counts, (0, max(0, top - masks.shape[0])), value=NONE), top)
+
+
+def ranked(counts: Tensor, top: int) -> tuple[Tensor, Tensor]:
+    """The `top` best of int32 `[Q, N]` counts, -1 meaning none; as `match` returns them."""
+    best = counts.sort(dim=1, descending=True, stable=True)
+    values, rows = best.values[:, :top].contiguous(), best.indices[:, :top]
+    return values, torch.where(values >= 0, rows, NONE)
+
+
+def factored_delta(out: Tensor, offsets: Tensor, index: Tensor, active: Tensor) -> Tensor:
+    """`out` plus, at each active token, one row of `offsets`; added in float32 (or wider) and rounded once.
+
+    Args:
+        out: `[..., d]`.
+        offsets: `[M, d]`.
+        index: int64 `[...]`, which row; arbitrary, but a valid row, where not active.
+        active: bool `[...]`.
+    """
+    wide = torch.promote_types(out.dtype, torch.float32)
+    added = (out.to(wide) + offsets[index].to(wide)).to(out.dtype)
+    return torch.where(active[..., None], added, out)
+
+
+def shared_delta(out: Tensor, x: Tensor, weight: Tensor, masks: Tensor, edit: Tensor, active: Tensor) -> Tensor:
+    """`out + W (m * x)` at each active token, with the mask m of its edit (MEMOIR, equation 4); summed in float32.
+
+    Args:
+        out: `[..., d]`.
+        x: `[..., D]`.
+        weight: `[d, D]`, W.
+        masks: int32 `[N, ceil(D / 32)]`, packed.
+        edit: int64 `[...]`, which mask; arbitrary, but a valid row, where not active.
+        active: bool `[...]`.
+    """
+    wide = torch.promote_types(out.dtype, torch.float32)
+    chosen = torch.where(unpack(masks[edit], x.shape[-1]), x, 0).to(wide)
+    added = (out.to(wide) + chosen @ weight.to(wide).T).to(out.dtype)
+    return torch.where(active[..., None], added, out)

@@ -84,7 +84,10 @@ class FactoredStorage(Storage):
 
     def add(self, x: Tensor, out: Tensor, action: Action, masks: Tensor | None) -> Tensor:
         index = torch.where(action.active, self.starts.data[action.edit] + action.step, 0)
-        return torch.where(action.active[..., None], out + self.offsets.data[index].to(out.dtype), out)
+        if torch.is_grad_enabled():
+            return kernels.factored_delta(out, self.offsets.data, index, action.active)
+        kernels.factored_delta_(out, self.offsets.data, index, action.active)
+        return out
 
     def draft(self, lengths: Tensor, owner: Tensor, scale: Tensor, masks: Tensor | None) -> "OffsetDraft":
         offsets = torch.zeros((lengths.shape[0], int(lengths.max()), self.offsets.data.shape[1]), device=lengths.device)
@@ -127,8 +130,8 @@ class OffsetDraft(Draft):
         active = (call.step >= 0) & (call.step < self.lengths[self.owner][:, None])
         # Rounded as it will be stored, so that what is learned is what will be read.
         stored = self.offsets + (self.offsets.to(self.dtype).float() - self.offsets).detach()
-        added = stored[self.owner[:, None], torch.where(active, call.step, 0)]
-        return torch.where(active[..., None], out + added.to(out.dtype), out)
+        index = self.owner[:, None] * stored.shape[1] + torch.where(active, call.step, 0)
+        return kernels.factored_delta(out, stored.flatten(0, 1), index, active)
 
     def step(self, loss: Tensor, unfinished: Tensor) -> None:
         (gradient,) = torch.autograd.grad(loss, self.offsets)
@@ -162,14 +165,14 @@ class SharedStorage(Storage):
 
     def add(self, x: Tensor, out: Tensor, action: Action, masks: Tensor | None) -> Tensor:
         assert masks is not None
-        mask = kernels.unpack(masks[action.edit], x.shape[-1]) & action.active[..., None]
-        added = nn.functional.linear(torch.where(mask, x, 0), self.weight.to(x.dtype))
-        return torch.where(action.active[..., None], out + added.to(out.dtype), out)
+        if torch.is_grad_enabled():
+            return kernels.shared_delta(out, x, self.weight, masks, action.edit, action.active)
+        kernels.shared_delta_(out, x, self.weight, masks, action.edit, action.active)
+        return out
 
     def draft(self, lengths: Tensor, owner: Tensor, scale: Tensor, masks: Tensor | None) -> "ColumnDraft":
         assert masks is not None
-        columns = kernels.unpack(masks, self.weight.shape[1])
-        return ColumnDraft(self.weight.clone(), columns[owner], lengths[owner], self.rate)
+        return ColumnDraft(self.weight.clone(), masks, owner, lengths[owner], self.rate)
 
     def commit(self, draft: Draft, lengths: Tensor) -> None:
         assert isinstance(draft, ColumnDraft)
@@ -190,16 +193,16 @@ class SharedStorage(Storage):
 class ColumnDraft(Draft):
     """W_m `[d, D]` while edits are learned in the columns of their masks."""
 
-    def __init__(self, weight: Tensor, columns: Tensor, lengths: Tensor, rate: float) -> None:
+    def __init__(self, weight: Tensor, masks: Tensor, owner: Tensor, lengths: Tensor, rate: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(weight)
-        self.columns, self.lengths, self.rate = columns, lengths, rate
+        self.masks, self.owner, self.lengths, self.rate = masks, owner, lengths, rate
 
     def forward(self, x: Tensor, out: Tensor, call: Call) -> Tensor:
         assert call.step is not None
-        active = ((call.step >= 0) & (call.step < self.lengths[:, None]))[..., None]
-        added = nn.functional.linear(torch.where(self.columns[:, None] & active, x, 0), self.weight.to(x.dtype))
-        return torch.where(active, out + added.to(out.dtype), out)
+        active = (call.step >= 0) & (call.step < self.lengths[:, None])
+        edit = self.owner[:, None].expand_as(active)
+        return kernels.shared_delta(out, x, self.weight, self.masks, edit, active)
 
     def step(self, loss: Tensor, unfinished: Tensor) -> None:
         (gradient,) = torch.autograd.grad(loss, self.weight)

@@ -64,6 +64,7 @@ class TopHashRouter(Router):
         self.register_buffer("background", torch.full((width,), torch.nan))
         self.register_buffer("threshold", torch.tensor(torch.nan))
         self.masks = Rows((kernels.words(width),), torch.int32)
+        self.alive = Rows((), torch.bool)
 
     permutation: Tensor
     background: Tensor
@@ -71,7 +72,7 @@ class TopHashRouter(Router):
 
     def hash(self, features: Tensor) -> Tensor:
         """Packed masks of features `[..., D]`."""
-        return kernels.tophash(features, self.background, self.permutation, self.k)
+        return kernels.tophash(features, self.background, self.permutation, self.k)[0]
 
     def hash_prompts(self, prompts: Prompts) -> Tensor:
         """Packed masks of prompts, int32 `[B, words]`."""
@@ -95,29 +96,33 @@ class TopHashRouter(Router):
     def append(self, prompts: Prompts, subjects: Sequence[Sequence[int] | None]) -> list[Kept]:
         first = len(self.masks)
         self.masks.append(self.hash_prompts(prompts)[: len(subjects)])
+        self.alive.append(torch.ones(len(subjects), dtype=torch.bool))
         return [Kept(alike) for alike in self.alike(prompts, range(first, len(self.masks)))]
 
     def keep(self, rows: Tensor) -> None:
         self.masks.keep(rows)
+        self.alive.keep(rows)
 
     def decide(self, x: Tensor, call: Call, carry: dict[str, Tensor]) -> Tensor:
         features, found = pool(x, call, self.pooling, carry)
-        overlap, row = kernels.match(self.hash(features).flatten(0, 1), self.masks.data)
+        overlap, row = self._match(self.hash(features).flatten(0, 1), 1)
         matched = found & ((overlap / self.k) >= self.threshold).view(found.shape)
         edit = torch.where(matched, row.view(found.shape), -1)
         return edit.squeeze(1) if call.mode is Mode.BOUNDARY else edit
+
+    def _match(self, masks: Tensor, top: int) -> tuple[Tensor, Tensor]:
+        return kernels.match(masks, self.masks.data, self.alive.data, self.k, top)
 
     def observe(self, x: Tensor, call: Call, carry: dict[str, Tensor]) -> None:
         if self.pooling == "mean":
             pool(x, call, self.pooling, carry)
 
     def rank(self, prompts: Prompts, top: int) -> list[list[Match]]:
-        counts = kernels.overlaps(self.hash_prompts(prompts), self.masks.used)
-        best = counts.sort(dim=1, descending=True, stable=True)
+        overlap, row = self._match(self.hash_prompts(prompts), top)
         threshold = float(self.threshold)
         return [
-            [Match(int(row), int(count) / self.k, threshold) for count, row in zip(*pair, strict=True)]
-            for pair in zip(best.values[:, :top].tolist(), best.indices[:, :top].tolist(), strict=True)
+            [Match(at, count / self.k, threshold) for count, at in zip(*pair, strict=True) if at >= 0]
+            for pair in zip(overlap.tolist(), row.tolist(), strict=True)
         ]
 
     def tensors(self) -> dict[str, Tensor]:
@@ -132,3 +137,4 @@ class TopHashRouter(Router):
         for name in ("permutation", "background", "threshold"):
             setattr(self, name, tensors[name].to(getattr(self, name)))
         self.masks.replace(tensors["masks"])
+        self.alive.replace(torch.ones(len(self.masks), dtype=torch.bool))
