@@ -92,18 +92,11 @@ def last_action(action: Action, call: Call) -> dict[str, Tensor]:
     }
 
 
-def nothing(call: Call) -> Action:
-    """The action of no edit."""
-    zeros = torch.zeros_like(call.real, dtype=torch.long)
-    return Action(zeros, zeros, torch.zeros_like(call.real))
-
-
 def proceed(call: Call, carried: dict[str, Tensor], targets: Tensor, lengths: Tensor) -> Action:
     """The action on one more token of a cached text (`Mode.CONTINUE`)."""
     assert call.mode is Mode.CONTINUE
-    if "edit" not in carried or call.tokens is None:
-        return nothing(call)
+    tokens = torch.full_like(call.real, NO_TOKEN, dtype=torch.long) if call.tokens is None else call.tokens
     row, step = carried["edit"].clamp(min=0), carried["step"].clamp(min=0)
-    said = targets[row].gather(1, step[:, None]) == call.tokens
+    said = (targets[row].gather(1, step[:, None]) == tokens) & (tokens >= 0)
     active = (carried["edit"] >= 0)[:, None] & said & (step + 1 < lengths[row])[:, None] & call.real
     return Action(row[:, None], step[:, None] + 1, active)

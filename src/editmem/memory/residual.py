@@ -11,7 +11,7 @@ from editmem.call import NO_TOKEN, Call, Mode
 from editmem.edit import EncodedEdit
 from editmem.errors import SpecError
 from editmem.host import SiteInfo
-from editmem.memory.answers import Action, follow, last_action, nothing, proceed, scan
+from editmem.memory.answers import Action, follow, last_action, proceed, scan
 from editmem.memory.base import Calibration, Draft, Kept, Match, Memory, Prompts, Spec, check_tensors, window_for
 from editmem.memory.names import NameRouter
 from editmem.memory.router import Router, prompt_ends
@@ -138,39 +138,39 @@ class ResidualMemory(Memory):
             return out
         if self.targets.data.device != x.device:
             self.to(x.device)
-        return self.storage.add(x, out, self._act(x, call), self._masks())
+        action = self._act(x, call)
+        return out if action is None else self.storage.add(x, out, action, self._masks())
 
     def _masks(self) -> Tensor | None:
         return self.router.masks.data if isinstance(self.router, TopHashRouter) else None
 
-    def _act(self, x: Tensor, call: Call) -> Action:
+    def _act(self, x: Tensor, call: Call) -> Action | None:
         state = call.carry.get(self.key, {})
         pooled: dict[str, Tensor] = {name: state[name] for name in ("sum", "count", "text") if name in state}
-        targets, lengths = self.targets.data, self.lengths.data
+        if call.mode is Mode.SCAN or (call.mode is Mode.BOUNDARY and call.decides):
+            return self._decide(x, call, state, pooled)
+        self.router.observe(x, call, pooled)
+        if "edit" not in state or _surely_silent(state["edit"]):
+            call.carry[self.key] = {**state, **pooled}
+            return None
         if call.mode is Mode.BOUNDARY:
-            return self._act_on_boundary(x, call, state, pooled)
-        if call.mode is Mode.SCAN:
-            action = scan(call, self.router.decide(x, call, pooled), targets, lengths)
-        else:
-            self.router.observe(x, call, pooled)
-            action = proceed(call, state, targets, lengths)
+            call.carry[self.key] = {**state, **pooled}
+            return follow(call, state["edit"], self.targets.data, self.lengths.data)
+        action = proceed(call, state, self.targets.data, self.lengths.data)
         call.carry[self.key] = {**pooled, **last_action(action, call)}
         return action
 
-    def _act_on_boundary(self, x: Tensor, call: Call, state: dict[str, Tensor], pooled: dict[str, Tensor]) -> Action:
-        targets, lengths = self.targets.data, self.lengths.data
-        if call.decides:
-            edit = self.router.decide(x, call, pooled)
-            if "edit" in state:
-                edit = torch.where(prompt_ends(call)[1], edit, state["edit"])
-            action = follow(call, edit, targets, lengths)
-            call.carry[self.key] = {**pooled, **last_action(action, call), "edit": edit}
+    def _decide(self, x: Tensor, call: Call, state: dict[str, Tensor], pooled: dict[str, Tensor]) -> Action:
+        edit = self.router.decide(x, call, pooled)
+        if call.mode is Mode.SCAN:
+            action = scan(call, edit, self.targets.data, self.lengths.data)
+            call.carry[self.key] = {**pooled, **last_action(action, call)}
             return action
-        if "edit" not in state:
-            return nothing(call)
-        self.router.observe(x, call, pooled)
-        call.carry[self.key] = {**state, **pooled}
-        return follow(call, state["edit"], targets, lengths)
+        if "edit" in state:
+            edit = torch.where(prompt_ends(call)[1], edit, state["edit"])
+        action = follow(call, edit, self.targets.data, self.lengths.data)
+        call.carry[self.key] = {**pooled, **last_action(action, call), "edit": edit}
+        return action
 
     def draft(self, edits: Sequence[EncodedEdit], prompts: Prompts, owner: Tensor) -> Draft:
         column, _ = prompt_ends(prompts.call)
@@ -237,3 +237,8 @@ class ResidualMemory(Memory):
 
     def _router_rows(self, tensors: Mapping[str, Tensor]) -> list[int]:
         return [tensors[f"router.{name}"].shape[0] for name in self.router.keys]
+
+
+def _surely_silent(edit: Tensor) -> bool:
+    """Whether no row has an edit: looked up where that costs nothing, False where a GPU would have to be waited for."""
+    return edit.device.type == "cpu" and not torch.compiler.is_compiling() and bool((edit < 0).all())
