@@ -168,17 +168,18 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--edits", type=int, default=1000)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--spec", default="{}", help='JSON, such as \'{"router": "tophash"}\'')
+    parser.add_argument("--spec", default="{}", help='JSON, such as \'{"method": "grace"}\'')
     parser.add_argument("--paper", action="store_true", help="the paper's settings")
     parser.add_argument("--out", type=Path, help="append the result to this JSON-lines file")
 
 
-def spec_of(args: argparse.Namespace) -> editmem.MemoirSpec:
+def spec_of(args: argparse.Namespace) -> Any:
     changes = json.loads(args.spec)
-    return editmem.MemoirSpec.paper(**changes) if args.paper else editmem.MemoirSpec(**changes)
+    kind = editmem.METHODS[changes.pop("method", "memoir")]
+    return kind.paper(**changes) if args.paper else kind(**changes)  # type: ignore[attr-defined]
 
 
-def finish(result: dict[str, Any], args: argparse.Namespace, spec: editmem.MemoirSpec) -> None:
+def finish(result: dict[str, Any], args: argparse.Namespace, spec: Any) -> None:
     """Print a result with its settings, and keep it if asked to."""
     result["settings"] = {
         "split": args.split, "seed": args.seed, "batch_size": args.batch_size, "spec": spec.to_dict(),

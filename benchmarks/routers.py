@@ -21,9 +21,9 @@ from counterfact import same_subject
 from torch import Tensor, nn
 
 import editmem
-from editmem.editor import alike_prompts, neutral_prompts
 from editmem.memory.names import NameRouter
 from editmem.memory.questions import Questions
+from editmem.prompts import alike_prompts, neutral_prompts
 from editmem.words import Words
 
 SPLITS = {"dev": (0, 1000), "dev2": (1000, 2000), "report": (2000, 3000)}

@@ -255,7 +255,8 @@ def test_layers_of_the_package():
 
     root = Path(editmem.__file__).parent
     order = [
-        ["errors", "words", "kernels"], ["call", "host"], ["embeddings"], ["slot", "edit"], ["memory"],
+        ["errors", "words", "kernels", "prompts", "progress"], ["call", "host"], ["embeddings"], ["slot", "edit"],
+        ["memory"],
         ["ledger", "fit"], ["checkpoint"], ["editor"], ["wrap"], ["tiny"], ["cli", "__init__"],
     ]  # fmt: skip
     level = {name: number for number, names in enumerate(order) for name in names}
@@ -269,8 +270,8 @@ def test_layers_of_the_package():
 
 def test_public_names():
     assert sorted(editmem.__all__) == [
-        "Edit", "EditMemError", "EditRecord", "Editor", "Explanation", "METHODS", "MemoirSpec", "load", "tiny",
-        "unwrap", "wrap",
+        "Edit", "EditMemError", "EditRecord", "Editor", "Explanation", "GraceSpec", "METHODS", "MemoirSpec", "load",
+        "tiny", "unwrap", "wrap",
     ]  # fmt: skip
 
 

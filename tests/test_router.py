@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
 
 import editmem
 from editmem.call import Call, Mode
@@ -278,6 +279,27 @@ def test_short_and_long_prompts(editor, length):
     assert record.took
     assert acts(editor, prompt) == "Rome"
     assert acts(editor, "The capital of Austria is") is None
+
+
+def test_a_prompt_of_four_thousand_tokens(tiny):
+    """By its boundary and by scanning, in plain text; the edit is found, and only where it is asked for."""
+    config = LlamaConfig(
+        vocab_size=len(tiny[1]), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=4200,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    spec = editmem.MemoirSpec(renderings=False, margin=1.0)  # the sooner learned
+    with editmem.wrap(LlamaForCausalLM(config).eval(), spec, tokenizer=tiny[1]) as editor:
+        prompt = "Bread and water. " * 1000
+        prompt = tiny[1].decode(tiny[1](prompt)["input_ids"][-3980:]) + " The capital of Australia is"
+        assert 3900 < len(tiny[1](prompt)["input_ids"]) < 4100
+        record = editor.edit(prompt, "Rome")
+        assert record.took
+        inputs = tiny[1](prompt, return_tensors="pt", return_token_type_ids=False)
+        said = editor.model.generate(**inputs, max_new_tokens=2, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+        assert tiny[1].decode(said).strip().startswith("Rome")
+        with torch.no_grad():
+            assert editor.model(**inputs).logits[0, -1].argmax() == said[0]
 
 
 def test_subjects_first_and_last(editor):

@@ -6,6 +6,7 @@ from editmem.editor import Editor as Editor
 from editmem.editor import Explanation as Explanation
 from editmem.errors import EditMemError as EditMemError
 from editmem.memory import METHODS as METHODS
+from editmem.memory.grace import GraceSpec as GraceSpec
 from editmem.memory.residual import MemoirSpec as MemoirSpec
 from editmem.tiny import tiny as tiny
 from editmem.wrap import load as load
@@ -20,6 +21,7 @@ __all__ = [
     "EditRecord",
     "Editor",
     "Explanation",
+    "GraceSpec",
     "MemoirSpec",
     "load",
     "tiny",

@@ -1,17 +1,15 @@
 """The handle that `wrap` returns: edit, forget, undo, explain, save."""
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from editmem import checkpoint
 from editmem.edit import Edit, EditRecord, EncodedEdit, Encoder, Prompt, read_edits
@@ -20,11 +18,10 @@ from editmem.fit import Outcome, Runner, collate, write
 from editmem.host import Host, SiteInfo
 from editmem.ledger import Event, Ledger
 from editmem.memory.base import Calibration, Match, Memory, Spec
+from editmem.progress import Progress, bar
+from editmem.prompts import alike_prompts, neutral_prompts
 from editmem.slot import Slots
 from editmem.words import Words
-
-Progress = bool | Callable[[int, int], None] | None
-_SLOW = 64  # edits in one call from which a progress bar is shown
 
 
 @dataclass(frozen=True)
@@ -174,7 +171,7 @@ class Editor:
         records: list[EditRecord] = []
         if self._memory.replays:
             batch_size = 1  # what is forgotten is replayed one by one, and has to come out the same
-        with self._frozen(), _bar(progress, len(encoded), "editing") as advance:
+        with self._frozen(), bar(progress, len(encoded), "editing") as advance:
             for start in range(0, len(encoded), batch_size):
                 batch = encoded[start : start + batch_size]
                 records += self._write(batch)
@@ -363,8 +360,10 @@ class Editor:
         if len(self._memory):
             with self._frozen():
                 found = self._memory.match(self._read([self._encode.prompt(prompt)]), 2 * top)[0]
-            best = {self._rows[match.row]: match for match in reversed(found)}  # an edit may have several rows
-            for edit_id, match in sorted(best.items(), key=lambda item: -item[1].score)[:top]:
+            best: dict[str, Match] = {}
+            for match in found:  # an edit may have several rows
+                best.setdefault(self._rows[match.row], match)
+            for edit_id, match in list(best.items())[:top]:
                 record = self._ledger.record(edit_id)
                 candidates.append(Candidate(record, match.score, match.threshold, match.parts))
         acts = bool(candidates) and candidates[0].score >= candidates[0].threshold
@@ -426,33 +425,3 @@ class Editor:
     def __repr__(self) -> str:
         methods = ", ".join(spec.method for spec in self.specs)
         return f"Editor({type(self._host.model).__name__}, {methods}, {len(self.edits)} edits)"
-
-
-def neutral_prompts() -> tuple[str, ...]:
-    """Prompts about nothing in particular, for background and threshold."""
-    text = resources.files(__package__).joinpath("neutral.txt").read_text(encoding="utf-8")
-    return tuple(line for line in text.splitlines() if line)
-
-
-def alike_prompts() -> tuple[list[str], list[str]]:
-    """Names, and questions to put to each of them, as format strings."""
-    text = resources.files(__package__).joinpath("alike.txt").read_text(encoding="utf-8")
-    names, forms = (part.splitlines() for part in text.strip().split("\n\n"))
-    return names, forms
-
-
-@contextmanager
-def _bar(progress: Progress, total: int, label: str) -> Iterator[Callable[[int], None]]:
-    with ExitStack() as stack:
-        if callable(progress):
-            done = 0
-
-            def advance(count: int) -> None:
-                nonlocal done
-                done += count
-                progress(done, total)
-
-            yield advance
-        else:
-            shown = total >= _SLOW if progress is None else progress
-            yield stack.enter_context(tqdm(total=total, desc=label, unit="edit", disable=not shown)).update

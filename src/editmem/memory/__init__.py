@@ -1,8 +1,10 @@
 """The memories, by name. A new one is a line here."""
 
 from editmem.memory.base import Spec
+from editmem.memory.grace import GraceSpec
 from editmem.memory.residual import MemoirSpec
 
 METHODS: dict[str, type[Spec]] = {
     MemoirSpec.method: MemoirSpec,
+    GraceSpec.method: GraceSpec,
 }

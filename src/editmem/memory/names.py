@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from editmem.call import Call, Mode
+from editmem.edit import EncodedEdit
 from editmem.memory.base import Calibration, Kept, Match, Prompts
 from editmem.memory.questions import Questions
 from editmem.memory.router import Router, at_prompt_ends
@@ -106,10 +107,10 @@ class NameRouter(Router):
 
     # Writing
 
-    def append(self, prompts: Prompts, subjects: Sequence[Sequence[int] | None]) -> list[Kept]:
-        first, count = len(self.states), len(subjects)
+    def append(self, prompts: Prompts, edits: Sequence[EncodedEdit]) -> list[Kept]:
+        first, count = len(self.states), len(edits)
         texts, real = _texts(prompts)
-        keys = [self._words_of(texts[row][real[row]], subject) for row, subject in enumerate(subjects)]
+        keys = [self._words_of(texts[row][real[row]], edit.subject) for row, edit in enumerate(edits)]
         chat = self.words.turn_starts(self._text(prompts.call, {})[0])[:, -1:] > 0
         states = self._states(prompts.call, chat)[0][:count, 0]
         chat = chat[:count, 0]

@@ -113,7 +113,7 @@ class ResidualMemory(Memory):
         storage: `FactoredStorage` or `SharedStorage`.
     """
 
-    def __init__(self, spec: MemoirSpec, router: Router, storage: Storage) -> None:
+    def __init__(self, spec: Spec, router: Router, storage: Storage) -> None:
         super().__init__()
         self.spec, self.router, self.storage = spec, router, storage
         self.replays = storage.replays
@@ -185,7 +185,7 @@ class ResidualMemory(Memory):
 
     def commit(self, edits: Sequence[EncodedEdit], draft: Draft, prompts: Prompts) -> list[Kept]:
         lengths = self._lengths(edits)
-        kept = self.router.append(prompts, [edit.subject for edit in edits])
+        kept = self.router.append(prompts, edits)
         self.storage.commit(draft, lengths)
         self.window = max(self.window, window_for(int(lengths.max())))
         padded = [list(edit.target) + [NO_TOKEN] * (self.window - len(edit.target)) for edit in edits]

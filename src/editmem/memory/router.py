@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from editmem.call import Call, Mode
+from editmem.edit import EncodedEdit
 from editmem.memory.base import Calibration, Kept, Match, Prompts
 
 
@@ -25,8 +26,8 @@ class Router(nn.Module, ABC):
         """Fix background and threshold from prompts that are not edits."""
 
     @abstractmethod
-    def append(self, prompts: Prompts, subjects: Sequence[Sequence[int] | None]) -> list[Kept]:
-        """Add keys for the first prompts, as many as `subjects` (token ids; None where not given) has.
+    def append(self, prompts: Prompts, edits: Sequence[EncodedEdit]) -> list[Kept]:
+        """Add keys for edits, whose prompts are the first of `prompts`.
 
         Returns:
             What is known of each.

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from editmem import kernels
 from editmem.call import Call, Mode
+from editmem.edit import EncodedEdit
 from editmem.memory.base import Calibration, Kept, Match, Prompts
 from editmem.memory.router import Router, at_prompt_ends
 from editmem.memory.rows import Rows
@@ -93,10 +94,10 @@ class TopHashRouter(Router):
         scores = kernels.overlaps(masks, masks)[alike] / self.k
         self.threshold = torch.quantile(scores, 1 - self.false_match_rate).clamp(min=1e-3)
 
-    def append(self, prompts: Prompts, subjects: Sequence[Sequence[int] | None]) -> list[Kept]:
+    def append(self, prompts: Prompts, edits: Sequence[EncodedEdit]) -> list[Kept]:
         first = len(self.masks)
-        self.masks.append(self.hash_prompts(prompts)[: len(subjects)])
-        self.alive.append(torch.ones(len(subjects), dtype=torch.bool))
+        self.masks.append(self.hash_prompts(prompts)[: len(edits)])
+        self.alive.append(torch.ones(len(edits), dtype=torch.bool))
         return [Kept(alike) for alike in self.alike(prompts, range(first, len(self.masks)))]
 
     def keep(self, rows: Tensor) -> None:
