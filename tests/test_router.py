@@ -244,6 +244,20 @@ def call_of(mode, tokens, width=8, step=None):
     return call
 
 
+@pytest.mark.parametrize("mode", [Mode.BOUNDARY, Mode.SCAN])
+@pytest.mark.parametrize("turns", [False, True])
+def test_prompts_are_answered_by_edits_of_their_own_rendering_only(turns, mode):
+    router = random_router(100)
+    tokens = torch.randint(0, 99, (8, 20), generator=torch.Generator().manual_seed(4))
+    if turns:
+        tokens[:, 0] = 99
+    step = (torch.arange(20) - 19).expand_as(tokens) if mode is Mode.BOUNDARY else None
+    decided = router.decide(None, call_of(mode, tokens, step=step), {})
+    decided = decided[decided >= 0]
+    assert len(decided) > 3
+    assert (router.chats.used[decided] == turns).all()
+
+
 @pytest.mark.parametrize("turns", [False, True])
 def test_scanning_decides_at_every_token_as_if_the_prompt_ended_there(turns):
     router = random_router(100)
