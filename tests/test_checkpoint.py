@@ -66,6 +66,23 @@ def test_round_trip(spec, tmp_path):
     assert torch.equal(logits(model, tokenizer), logits(editor.model, tokenizer))
 
 
+@pytest.mark.parametrize(("saved_in", "loaded_in"), [("float16", "float32"), ("float32", "bfloat16")])
+@pytest.mark.parametrize("method", ["memoir", "grace"])
+def test_a_host_in_another_dtype(method, saved_in, loaded_in, tmp_path):
+    """The same weights, wider or narrower: the edits hold, in the dtype of the host that they are put on."""
+    model, tokenizer = editmem.tiny()
+    editor = editmem.wrap(model.to(getattr(torch, saved_in)), method, tokenizer=tokenizer)
+    editor.edit(EDITS)
+    editor.save_pretrained(tmp_path / "memory")
+    model = editmem.tiny()[0].to(getattr(torch, loaded_in))
+    editor = editmem.load(model, tmp_path / "memory", tokenizer=tokenizer)
+    for prompt, target in EDITS:
+        inputs = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
+        said = model.generate(**inputs, max_new_tokens=6, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+        assert tokenizer.decode(said).strip().startswith(target)
+    assert editor._memory.tensors()["storage.offsets"].dtype == getattr(torch, loaded_in)
+
+
 def test_an_empty_memory(tmp_path):
     wrapped().save_pretrained(tmp_path / "memory")
     model, tokenizer = editmem.tiny()

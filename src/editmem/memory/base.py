@@ -221,13 +221,16 @@ def window_for(length: int) -> int:
 def check_tensors(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
     """Refuse tensors that are not those of an (empty) memory but for their number of rows.
 
+    Floats may be wider or narrower, as they are where the same host was loaded in another dtype.
+
     Raises:
         ValueError: naming the first tensor that is missing, unknown, or of another dtype or number of axes.
     """
     for name in sorted(set(found) ^ set(expected)):
         raise ValueError(f"tensor {name!r} is {'missing' if name in expected else 'unknown'}")
     for name, tensor in expected.items():
-        if (found[name].dtype, found[name].ndim) != (tensor.dtype, tensor.ndim):
+        floats = found[name].is_floating_point() and tensor.is_floating_point()
+        if found[name].ndim != tensor.ndim or not (floats or found[name].dtype == tensor.dtype):
             raise ValueError(
                 f"tensor {name!r} is {found[name].dtype} with {found[name].ndim} axes, "
                 f"expected {tensor.dtype} with {tensor.ndim}"
