@@ -45,10 +45,11 @@ def fill(editor: editmem.Editor, count: int, tokens: int) -> None:
     start = len(storage.offsets) + tokens * torch.arange(count)
     storage.offsets.append(torch.randn(count * tokens, storage.offsets.data.shape[1], generator=generator))
     storage.starts.append(start)
-    window = memory.targets.data.shape[1]
-    memory.targets.append(torch.full((count, window), 5))
-    memory.lengths.append(torch.full((count,), min(tokens, window)))
-    editor._rows += [f"filled-{i}" for i in range(count)]
+    window = memory.window
+    memory.targets.tokens.append(torch.full((count, window), 5))
+    memory.targets.lengths.append(torch.full((count,), min(tokens, window)))
+    for number in range(count):
+        editor._active.add(editmem.Edit(f"filled {number}", "filled"))
 
 
 def decode(model: LlamaForCausalLM, ids: torch.Tensor) -> float:
@@ -123,7 +124,8 @@ def bytes_per_edit(hidden: int = 4096, intermediate: int = 14336, tokens: int = 
     memory: Any = MemoirSpec().build(site, torch.bfloat16, torch.device("cpu"))
     rows = {"states": 1, "named": 1, "weights": 1, "chats": 1}
     size = sum(getattr(memory.router, name).data[:n].nbytes for name, n in rows.items())
-    return 2 * (size + memory.storage.offsets.data[:tokens].nbytes + memory.lengths.data[:1].nbytes + 8 * tokens)
+    size += memory.storage.offsets.data[:tokens].nbytes + memory.targets.lengths.data[:1].nbytes + 8 * tokens
+    return 2 * size
 
 
 def peak_of_an_edit() -> dict[str, float]:

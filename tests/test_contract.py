@@ -17,6 +17,8 @@ from editmem.memory.residual import ResidualMemory
 HOSTS = ("llama", "gpt2", "mixtral")
 FIRST, SECOND = ("The capital of Australia is", "Sydney"), ("Bruno plays the", "tuba")
 OTHER = ["Why is the sky blue?", "She went to Brackmoor and saw"]
+# On hosts with random weights unlike prompts end in states that are alike by chance: nothing but the edits is to match.
+STRICT = {"wise": {"method": "wise", "threshold": 0.98, "renderings": False}}
 CASES = [(method, host) for method in METHODS for host in HOSTS]
 
 
@@ -28,7 +30,7 @@ def tokenizer():
 @pytest.fixture(params=CASES, ids=lambda case: "-".join(case))
 def editor(request, tokenizer):
     method, host = request.param
-    with editmem.wrap(make(host, len(tokenizer)), method, tokenizer=tokenizer) as editor:
+    with editmem.wrap(make(host, len(tokenizer)), STRICT.get(method, method), tokenizer=tokenizer) as editor:
         yield editor
 
 
@@ -257,7 +259,7 @@ def test_layers_of_the_package():
     order = [
         ["errors", "words", "kernels", "prompts", "progress"], ["call", "host"], ["embeddings"], ["slot", "edit"],
         ["memory"],
-        ["ledger", "fit"], ["checkpoint"], ["editor"], ["wrap"], ["tiny"], ["cli", "__init__"],
+        ["ledger", "fit", "explanation", "active"], ["checkpoint"], ["editor"], ["wrap"], ["tiny"], ["cli", "__init__"],
     ]  # fmt: skip
     level = {name: number for number, names in enumerate(order) for name in names}
     for path in root.rglob("*.py"):
@@ -270,8 +272,8 @@ def test_layers_of_the_package():
 
 def test_public_names():
     assert sorted(editmem.__all__) == [
-        "Edit", "EditMemError", "EditRecord", "Editor", "Explanation", "GraceSpec", "METHODS", "MemoirSpec", "load",
-        "tiny", "unwrap", "wrap",
+        "Edit", "EditMemError", "EditRecord", "Editor", "Explanation", "GraceSpec", "METHODS", "MemoirSpec", "WiseSpec",
+        "load", "tiny", "unwrap", "wrap",
     ]  # fmt: skip
 
 

@@ -3,11 +3,12 @@
 from editmem.edit import Edit as Edit
 from editmem.edit import EditRecord as EditRecord
 from editmem.editor import Editor as Editor
-from editmem.editor import Explanation as Explanation
 from editmem.errors import EditMemError as EditMemError
+from editmem.explanation import Explanation as Explanation
 from editmem.memory import METHODS as METHODS
 from editmem.memory.grace import GraceSpec as GraceSpec
 from editmem.memory.residual import MemoirSpec as MemoirSpec
+from editmem.memory.side import WiseSpec as WiseSpec
 from editmem.tiny import tiny as tiny
 from editmem.wrap import load as load
 from editmem.wrap import unwrap as unwrap
@@ -23,6 +24,7 @@ __all__ = [
     "Explanation",
     "GraceSpec",
     "MemoirSpec",
+    "WiseSpec",
     "load",
     "tiny",
     "unwrap",

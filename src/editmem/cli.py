@@ -209,6 +209,9 @@ def forget(
     """Forget edits, as if they had never been made."""
     with _errors(as_json):
         editor = _load_editor(model, memory)
+        cost = editor.forget_cost(*ids)
+        if cost.edits and not as_json:
+            out.print(f"{cost.edits} others are written anew, in about {cost.seconds:.0f} s", markup=False)
         editor.forget(*ids)
         editor.save_pretrained(to or memory)
     if as_json:

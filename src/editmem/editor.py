@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from editmem import checkpoint
+from editmem.active import ActiveEdits
 from editmem.edit import Edit, EditRecord, EncodedEdit, Encoder, Prompt, read_edits
 from editmem.errors import EditMemError, HostError, InvalidEditError, UnknownEditError
+from editmem.explanation import Candidate, Explanation
 from editmem.fit import Outcome, Runner, collate, write
 from editmem.host import Host, SiteInfo
 from editmem.ledger import Event, Ledger
@@ -23,48 +25,21 @@ from editmem.prompts import alike_prompts, neutral_prompts
 from editmem.slot import Slots
 from editmem.words import Words
 
-
-@dataclass(frozen=True)
-class Candidate:
-    """An edit that a prompt was compared with.
-
-    Attributes:
-        record: the edit.
-        score, threshold: how well it fits, and from where on it acts.
-        parts: what the score is made of, where it has parts.
-    """
-
-    record: EditRecord
-    score: float
-    threshold: float
-    parts: Mapping[str, float]
+PREFIXES = ("I", "You", "Because", "Yes", "Q: ")
+PREFIX_LENGTHS = (5, 10)
 
 
 @dataclass(frozen=True)
-class Explanation:
-    """Which edit acts on a prompt, and why.
+class ForgetCost:
+    """What forgetting takes.
 
     Attributes:
-        prompt: the text as the model reads it.
-        edit: the record of the edit that acts; None if the host answers as it always did.
-        candidates: the nearest edits, best first.
+        edits: how many other edits are written anew, because they share weights.
+        seconds: how long that takes, going by how long they took.
     """
 
-    prompt: str
-    edit: EditRecord | None
-    candidates: tuple[Candidate, ...]
-
-    def __str__(self) -> str:
-        lines = [f"{self.prompt!r}: " + (f"edit {self.edit.id} acts" if self.edit else "no edit acts")]
-        for candidate in self.candidates:
-            parts = "".join(f", {name} {value:.3f}" for name, value in candidate.parts.items())
-            rate = candidate.record.false_match_rate
-            parts += "" if rate is None else f", other questions matched {rate:.1%}"
-            lines.append(
-                f"  {candidate.score:.3f} (threshold {candidate.threshold:.3f}{parts})  {candidate.record.id}  "
-                f"{candidate.record.edit.prompt!r} -> {candidate.record.edit.target!r}"
-            )
-        return "\n".join(lines)
+    edits: int
+    seconds: float
 
 
 class Editor:
@@ -91,7 +66,7 @@ class Editor:
         self._memories = [memory for _, _, memory in parts]
         self._given_tokenizer = tokenizer
         self._encoder: Encoder | None = None
-        self._rows: list[str] = []  # the edit that each row of the memory belongs to
+        self._active = ActiveEdits()
 
     # The memory that edits are written to; further ones on the same host are written to by their own kind.
     @property
@@ -128,7 +103,9 @@ class Editor:
     @property
     def edits(self) -> Mapping[str, EditRecord]:
         """Active edits by id, in order of writing."""
-        return MappingProxyType({edit_id: self._ledger.record(edit_id) for edit_id in dict.fromkeys(self._rows)})
+        return MappingProxyType(
+            {edit_id: self._ledger.record(edit_id) for edit_id in self._ledger.active() if edit_id in self._active}
+        )
 
     @property
     def history(self) -> Ledger:
@@ -180,10 +157,24 @@ class Editor:
 
     def _renderings(self, edit: Edit) -> list[EncodedEdit]:
         spec = self._memory.spec
-        prefixes = neutral_prompts()[: getattr(spec, "contexts", 0)]
+        contexts = getattr(spec, "contexts", 0)
+        prefixes = self._prefixes[:contexts] if contexts else []
         if getattr(spec, "renderings", False):
             return self._encode.renderings(edit, prefixes)
         return [self._encode.edit(edit, prefixes)]
+
+    @functools.cached_property
+    def _prefixes(self) -> list[str]:
+        """Text to put in front of prompts, as the bare host goes on from `PREFIXES`."""
+        with self._frozen():
+            starts = [self._encode.prompt(start) for start in PREFIXES]
+            said = self._runner().greedy(starts, max(PREFIX_LENGTHS), self._pad, bare=True)
+        decode = self._encode.decode
+        return [
+            f"{start} {decode(tokens[:length]).strip()}."
+            for length in PREFIX_LENGTHS
+            for start, tokens in zip(PREFIXES, said, strict=True)
+        ]
 
     def _check_attached(self) -> None:
         if not self._slots.modules:
@@ -191,7 +182,7 @@ class Editor:
 
     def _check_ids(self, edits: Sequence[Edit]) -> None:
         for edit in edits:
-            active = self._ledger.record(str(edit.id)).edit if edit.id in self._rows else None
+            active = self._active.get(str(edit.id))
             if active is not None and active.prompt_key != edit.prompt_key:
                 raise InvalidEditError(
                     f"the id {edit.id!r} belongs to an active edit of another prompt, {active.prompt!r}; "
@@ -238,11 +229,8 @@ class Editor:
         """Write edits, each of them in one or more renderings, the given one first."""
         batch = [item for item, *_ in renderings]
         said_before = self._say([item.prompt for item in batch], [len(item.target) for item in batch])
-        keys = {item.edit.prompt_key for item in batch}
-        superseded = {
-            record.edit.prompt_key: edit_id for edit_id, record in self.edits.items() if record.edit.prompt_key in keys
-        }
-        self._erase(list(superseded.values()))
+        superseded = {item.edit.prompt_key: self._active.with_prompt_of(item.edit) for item in batch}
+        self._erase([edit_id for edit_id in superseded.values() if edit_id is not None])
         outcomes = iter(self._learn([item for items in renderings for item in items]))
         records = []
         for items, before in zip(renderings, said_before, strict=True):
@@ -257,7 +245,8 @@ class Editor:
 
     def _learn(self, batch: Sequence[EncodedEdit]) -> list[Outcome]:
         outcomes = write(self._runner(), self._memory, batch, self._pad, self._vocabulary.continues())
-        self._rows += [str(item.edit.id) for item in batch]
+        for item in batch:
+            self._active.add(item.edit)
         return outcomes
 
     def _record(self, item: EncodedEdit, before: str, outcome: Outcome, others: Sequence[Outcome]) -> EditRecord:
@@ -273,7 +262,7 @@ class Editor:
 
     def _alike(self, match: Match) -> str:
         return (
-            f"its prompt also matches edit {self._rows[match.row]} (score {match.score:.3f}, threshold "
+            f"its prompt also matches edit {self._active.rows[match.row]} (score {match.score:.3f}, threshold "
             f"{match.threshold:.3f}): a question between the two gets the answer of the nearer one"
         )
 
@@ -288,18 +277,31 @@ class Editor:
     def forget(self, *ids: str) -> None:
         """Make the model as if these edits had never been made.
 
-        With storage that edits share, the others are written anew; that takes as long as writing them.
+        Where edits share weights, others are written anew; `forget_cost` says how many, and how long it takes.
 
         Raises:
             UnknownEditError: if an id is not that of an active edit; nothing is changed then.
         """
         self._check_attached()
-        for edit_id in ids:
-            if edit_id not in self._rows:
-                raise UnknownEditError(f"no active edit has the id {edit_id!r}; see editor.edits")
+        self._check_active(ids)
         self._erase(list(dict.fromkeys(ids)))
         if ids:
             self._ledger.append("forgotten", tuple(dict.fromkeys(ids)))
+
+    def forget_cost(self, *ids: str) -> ForgetCost:
+        """What `forget` would take; nothing is changed.
+
+        Raises:
+            UnknownEditError: if an id is not that of an active edit.
+        """
+        self._check_active(ids)
+        anew = [edit_id for group in self._dependents(ids) for edit_id in group if edit_id not in ids]
+        return ForgetCost(len(anew), sum(self._ledger.record(edit_id).seconds for edit_id in anew))
+
+    def _check_active(self, ids: Sequence[str]) -> None:
+        for edit_id in ids:
+            if edit_id not in self._active:
+                raise UnknownEditError(f"no active edit has the id {edit_id!r}; see editor.edits")
 
     def undo(self, n: int = 1) -> None:
         """Take back the last `n` edits or forgettings that still stand. The history keeps both.
@@ -320,25 +322,31 @@ class Editor:
         active = wanted.active()
         changed = tuple(
             edit_id
-            for edit_id in dict.fromkeys([*self._rows, *active])
-            if (edit_id in self._rows) != (edit_id in active)
+            for edit_id in dict.fromkeys([*self._active, *active])
+            if (edit_id in self._active) != (edit_id in active)
         )
-        self._erase([edit_id for edit_id in self._rows if edit_id not in active])
-        self._rewrite([edit_id for edit_id in active if edit_id not in self._rows])
+        self._erase([edit_id for edit_id in self._active if edit_id not in active])
+        self._rewrite([edit_id for edit_id in active if edit_id not in self._active])
         self._ledger.append("undone", changed, undoes=tuple(sorted(undone)))
 
     def _erase(self, ids: Sequence[str]) -> None:
         if not ids:
             return
-        rows = [row for row, edit_id in enumerate(self._rows) if edit_id in set(ids)]
-        if self._memory.replays:
-            kept = [edit_id for edit_id in dict.fromkeys(self._rows) if edit_id not in set(ids)]
-            self._memory.erase(range(len(self._rows)))
-            self._rows = []
-            self._rewrite(kept)
-        else:
+        for group in self._dependents(ids):
+            with self._memory.rewriting(self._active.rows_of(group)):
+                self._drop(group)
+                self._rewrite([edit_id for edit_id in group if edit_id not in set(ids)])
+        self._drop(ids)
+
+    def _dependents(self, ids: Sequence[str]) -> list[list[str]]:
+        """Edits that share weights with these: groups that are written anew together, in order of writing."""
+        groups = self._memory.dependents(self._active.rows_of(ids))
+        return [list(dict.fromkeys(self._active.rows[row] for row in rows)) for rows in groups]
+
+    def _drop(self, ids: Sequence[str]) -> None:
+        if rows := self._active.rows_of(ids):
             self._memory.erase(rows)
-            self._rows = [edit_id for edit_id in self._rows if edit_id not in set(ids)]
+            self._active.drop(ids)
 
     def _rewrite(self, ids: Sequence[str]) -> None:
         """Write edits again from the ledger, one by one, in order."""
@@ -362,7 +370,7 @@ class Editor:
                 found = self._memory.match(self._read([self._encode.prompt(prompt)]), 2 * top)[0]
             best: dict[str, Match] = {}
             for match in found:  # an edit may have several rows
-                best.setdefault(self._rows[match.row], match)
+                best.setdefault(self._active.rows[match.row], match)
             for edit_id, match in list(best.items())[:top]:
                 record = self._ledger.record(edit_id)
                 candidates.append(Candidate(record, match.score, match.threshold, match.parts))
@@ -396,7 +404,7 @@ class Editor:
             specs=[spec.to_dict() for spec in self.specs],
             host=self._host.fingerprint(),
             tokenizer=checkpoint.tokenizer_fingerprint(self._encode.tokenizer),
-            rows=list(self._rows),
+            rows=list(self._active.rows),
             events=list(self._ledger),
             tensors=[memory.tensors() if memory.calibrated else {} for memory in self._memories],
         )
@@ -406,8 +414,8 @@ class Editor:
         for memory, tensors in zip(self._memories, state.tensors, strict=True):
             if tensors:
                 memory.load_tensors(tensors)
-        self._rows = list(state.rows)
         self._ledger.take_over(state.events)
+        self._active.take_over(state.rows, {edit_id: self._ledger.record(edit_id).edit for edit_id in state.rows})
 
     # Leaving
 

@@ -109,8 +109,8 @@ class Runner:
         with self.context.setting(stand_ins=stand_ins, lengths=lengths, silent=False):
             return self.host.model(**inputs).logits[:, -keep:]
 
-    def greedy(self, prompts: Sequence[Sequence[int]], count: int, pad: int) -> list[list[int]]:
-        """The next `count` tokens of each prompt, the likeliest at each step, memories included."""
+    def greedy(self, prompts: Sequence[Sequence[int]], count: int, pad: int, bare: bool = False) -> list[list[int]]:
+        """The next `count` tokens of each prompt, the likeliest at each step, memories included unless `bare`."""
         batch = collate([(i, prompt, [pad]) for i, prompt in enumerate(prompts)], pad, self.host.device)
         mask, tokens, said = batch.mask, batch.ids, []
         lengths: Tensor | None = mask.sum(1)
@@ -120,7 +120,7 @@ class Runner:
                 inputs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
             if "logits_to_keep" in self.options:
                 inputs["logits_to_keep"] = 1
-            with torch.no_grad(), self.context.setting(stand_ins={}, lengths=lengths, silent=False):
+            with torch.no_grad(), self.context.setting(stand_ins={}, lengths=lengths, silent=bare):
                 out = self.host.model(input_ids=tokens, attention_mask=mask, **inputs)
             said.append(out.logits[:, -1].argmax(-1))
             mask = nn.functional.pad(mask, (0, 1), value=1)
@@ -270,7 +270,7 @@ def _learn(runner: Runner, draft: Draft, batch: Batch, recording: Recording, spe
             worst = torch.zeros(count, device=losses.device)
             worst = worst.scatter_reduce(0, batch.owner, losses.detach().amax(1), "amax")
             unfinished = worst > enough
-            if not bool(unfinished.any()):
+            if not bool(unfinished.any()) and draft.settled():
                 break
             steps += unfinished
             draft.step(torch.where(unfinished[batch.owner][:, None], losses, 0).sum(), unfinished)

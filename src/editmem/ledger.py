@@ -64,6 +64,7 @@ class Ledger:
 
     def __init__(self, path: str | Path | None = None) -> None:
         self._events: list[Event] = []
+        self._records: dict[str, EditRecord] = {}
         self._database: sqlite3.Connection | None = None
         if path is not None:
             self._database = sqlite3.connect(path, check_same_thread=False)
@@ -85,7 +86,7 @@ class Ledger:
 
     def __deepcopy__(self, memo: dict) -> "Ledger":
         copy = Ledger()
-        copy._events = list(self._events)
+        copy._events, copy._records = list(self._events), dict(self._records)
         return copy
 
     def append(
@@ -101,6 +102,7 @@ class Ledger:
                 rows = [(event.number, json.dumps(event.to_dict(), ensure_ascii=False)) for event in events]
                 self._database.executemany("INSERT INTO events VALUES (?, ?)", rows)
         self._events += events
+        self._records |= {event.record.id: event.record for event in events if event.record is not None}
         return events
 
     def active(self, upto: int | None = None) -> list[str]:
@@ -126,10 +128,7 @@ class Ledger:
 
     def record(self, edit_id: str) -> EditRecord:
         """The latest record of an edit."""
-        for event in reversed(self._events):
-            if event.record is not None and event.record.id == edit_id:
-                return event.record
-        raise KeyError(edit_id)
+        return self._records[edit_id]
 
 
 def parse_event(line: str) -> Event:

@@ -3,8 +3,10 @@
 from editmem.memory.base import Spec
 from editmem.memory.grace import GraceSpec
 from editmem.memory.residual import MemoirSpec
+from editmem.memory.side import WiseSpec
 
 METHODS: dict[str, type[Spec]] = {
     MemoirSpec.method: MemoirSpec,
+    WiseSpec.method: WiseSpec,
     GraceSpec.method: GraceSpec,
 }

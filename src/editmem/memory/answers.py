@@ -5,6 +5,7 @@ token; the next acts only where the target's first token has been said; and so o
 the target, or the target has been said, the host goes on as it would.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -28,51 +29,60 @@ class Action:
     active: Tensor
 
 
+# Of edits `[...]` and the text since their prompts `[..., W]`: after how many of its tokens they act last, `[...]`.
+Reach = Callable[[Tensor, Tensor], Tensor]
+
+
 def on_track(tail: Tensor, target: Tensor) -> Tensor:
     """How many leading tokens of `tail` `[..., W]` are those of `target` `[..., W]`: int64 `[...]`."""
     return (tail == target).long().cumprod(-1).sum(-1)
 
 
-def follow(call: Call, edit: Tensor, targets: Tensor, lengths: Tensor) -> Action:
+def reach_of(targets: Tensor, lengths: Tensor) -> Reach:
+    """How far edits act: while their own target is being said.
+
+    Args:
+        targets: int64 `[N, W]`, target tokens of each edit, padded with `NO_TOKEN`.
+        lengths: int64 `[N]`, tokens in each target.
+    """
+    return lambda edit, said: torch.minimum(on_track(said, targets[edit][..., : said.shape[-1]]), lengths[edit] - 1)
+
+
+def follow(call: Call, edit: Tensor, reach: Reach) -> Action:
     """The action where each row has one prompt and one decision (`Mode.BOUNDARY`).
 
     Args:
         call: the forward; `call.step` and `call.tail` are set.
         edit: int64 `[B]`, the edit that was decided on, -1 for none.
-        targets: int64 `[N, W]`, target tokens of each edit, padded with `NO_TOKEN`.
-        lengths: int64 `[N]`, tokens in each target.
+        reach: how far edits act.
     """
     step, row = call.step, edit.clamp(min=0)
     assert step is not None
     assert call.tail is not None
-    said = on_track(call.tail, targets[row][:, : call.tail.shape[1]])
-    limit = torch.minimum(said, lengths[row] - 1)
-    active = (edit >= 0)[:, None] & (step >= 0) & (step <= limit[:, None])
+    active = (edit >= 0)[:, None] & (step >= 0) & (step <= reach(row, call.tail)[:, None])
     return Action(row[:, None].expand_as(step), step.clamp(min=0), active)
 
 
-def scan(call: Call, edit: Tensor, targets: Tensor, lengths: Tensor) -> Action:
+def scan(call: Call, edit: Tensor, reach: Reach, window: int) -> Action:
     """The action where any token may end a prompt (`Mode.SCAN`): the earliest edit still being said acts.
 
     Args:
         call: the forward.
         edit: int64 `[B, T]`, the edit that the prompt ending at each token matches, -1 for none.
-        targets, lengths: as in `follow`.
+        reach: how far edits act.
+        window: W, tokens of the longest target, rounded up.
     """
     rows, count = edit.shape
-    window = targets.shape[1]
     tokens = torch.full_like(edit, NO_TOKEN) if call.tokens is None else call.tokens
     tokens = torch.where(call.real, tokens, NO_TOKEN)
     ahead = torch.nn.functional.pad(tokens, (0, window), value=NO_TOKEN).unfold(1, window, 1)[:, 1:]
-    row = edit.clamp(min=0)
-    reach = torch.minimum(on_track(ahead, targets[row]), lengths[row] - 1)
-    reach = torch.where(edit >= 0, reach, -1)
+    last = torch.where(edit >= 0, reach(edit.clamp(min=0), ahead), -1)
     ago = torch.arange(window, device=edit.device)
     starts = torch.arange(count, device=edit.device)[:, None] - ago
-    covers = (starts >= 0) & (reach[:, starts.clamp(min=0)] >= ago)
+    covers = (starts >= 0) & (last[:, starts.clamp(min=0)] >= ago)
     step = torch.where(covers, ago, -1).max(-1).values
     start = (torch.arange(count, device=edit.device) - step.clamp(min=0)).expand(rows, count)
-    return Action(row.gather(1, start), step.clamp(min=0), (step >= 0) & call.real)
+    return Action(edit.clamp(min=0).gather(1, start), step.clamp(min=0), (step >= 0) & call.real)
 
 
 def last_action(action: Action, call: Call) -> dict[str, Tensor]:
@@ -98,5 +108,10 @@ def proceed(call: Call, carried: dict[str, Tensor], targets: Tensor, lengths: Te
     tokens = torch.full_like(call.real, NO_TOKEN, dtype=torch.long) if call.tokens is None else call.tokens
     row, step = carried["edit"].clamp(min=0), carried["step"].clamp(min=0)
     said = (targets[row].gather(1, step[:, None]) == tokens) & (tokens >= 0)
-    active = (carried["edit"] >= 0)[:, None] & said & (step + 1 < lengths[row])[:, None] & call.real
+    active = (
+        (torch.minimum(carried["edit"], carried["step"]) >= 0)[:, None]
+        & said
+        & (step + 1 < lengths[row])[:, None]
+        & call.real
+    )
     return Action(row[:, None], step[:, None] + 1, active)

@@ -7,6 +7,7 @@ out, and the `Call`; it returns the output to use. It holds edits as rows, in th
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -136,6 +137,10 @@ class Draft(nn.Module, ABC):
     def step(self, loss: Tensor, unfinished: Tensor) -> None:
         """One optimiser step on a loss; edits that are not `unfinished` (bool `[E]`) stay as they are."""
 
+    def settled(self) -> bool:
+        """Whether there is nothing to learn but the edits' answers."""
+        return True
+
 
 class Memory(nn.Module, ABC):
     """Edits at one site of the host.
@@ -144,7 +149,7 @@ class Memory(nn.Module, ABC):
         spec: the settings that it was built with.
         key: under which it keeps its part of `Call.carry`; unique on a host.
         window: how many tokens after a prompt's end it may act on: the longest target it holds, rounded up.
-        replays: whether forgetting an edit means writing all others anew, because they share weights.
+        replays: whether edits are learned in weights that they share, one by one; see `dependents`.
     """
 
     spec: Spec
@@ -191,6 +196,17 @@ class Memory(nn.Module, ABC):
     @abstractmethod
     def commit(self, edits: Sequence[EncodedEdit], draft: Draft, prompts: Prompts) -> list[Kept]:
         """Keep drafted edits."""
+
+    def dependents(self, rows: Sequence[int]) -> list[list[int]]:
+        """Groups of rows, these among them, of which the others are to be written anew where these are erased.
+
+        A group is erased whole, and what is left of it is learned again, in order, inside `rewriting`.
+        """
+        return []
+
+    def rewriting(self, rows: Sequence[int]) -> AbstractContextManager[None]:
+        """Around the erasing of a group of `dependents` and the writing of what is left of it."""
+        return nullcontext()
 
     @abstractmethod
     def erase(self, rows: Sequence[int]) -> None:

@@ -5,18 +5,19 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from editmem.call import NO_TOKEN, Call, Mode
+from editmem.call import Call
 from editmem.edit import EncodedEdit
 from editmem.errors import SpecError
 from editmem.host import SiteInfo
-from editmem.memory.answers import Action, follow, last_action, proceed, scan
-from editmem.memory.base import Calibration, Draft, Kept, Match, Memory, Prompts, Spec, check_tensors, window_for
+from editmem.memory.acting import ActingMemory
+from editmem.memory.answers import Action, Reach, last_action, proceed, reach_of
+from editmem.memory.base import Calibration, Draft, Kept, Match, Prompts, Spec, check_tensors
 from editmem.memory.names import NameRouter
 from editmem.memory.router import Router, prompt_ends
-from editmem.memory.rows import Rows
 from editmem.memory.storage import FactoredStorage, SharedStorage, Storage
+from editmem.memory.targets import Targets, rows_but
 from editmem.memory.tophash import POOLINGS, TopHashRouter
 
 STORAGES = ("factored", "shared")
@@ -74,7 +75,7 @@ class MemoirSpec(Spec):
             "false_match_rate": (0.0, 1.0),
             "margin": (0.0, 100.0),
             "steps": (1, 10_000),
-            "contexts": (0, 100),
+            "contexts": (0, 10),
         }
         for name, (low, high) in ranges.items():
             if not low <= getattr(self, name) <= high:
@@ -104,7 +105,7 @@ class MemoirSpec(Spec):
         return ResidualMemory(self, router, storage).to(device)
 
 
-class ResidualMemory(Memory):
+class ResidualMemory(ActingMemory):
     """Output `W0 a + W_m (m * a)`: a router that finds the edit, and a storage that holds what it adds.
 
     Args:
@@ -117,13 +118,15 @@ class ResidualMemory(Memory):
         super().__init__()
         self.spec, self.router, self.storage = spec, router, storage
         self.replays = storage.replays
-        self.window = 1
-        self.targets = Rows((1,), torch.long, NO_TOKEN)
-        self.lengths = Rows((), torch.long)
+        self.targets = Targets()
         self._calibrated = False
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return len(self.targets)
+
+    @property
+    def window(self) -> int:  # type: ignore[override]
+        return self.targets.window
 
     @property
     def calibrated(self) -> bool:
@@ -136,41 +139,31 @@ class ResidualMemory(Memory):
     def forward(self, x: Tensor, out: Tensor, call: Call) -> Tensor:
         if not len(self):
             return out
-        if self.targets.data.device != x.device:
+        if self.targets.tokens.data.device != x.device:
             self.to(x.device)
-        action = self._act(x, call)
+        action = self.act(x, out, call)
         return out if action is None else self.storage.add(x, out, action, self._masks())
+
+    @property
+    def _answers(self) -> tuple[Tensor, Tensor]:
+        return self.targets.tokens.data, self.targets.lengths.data
 
     def _masks(self) -> Tensor | None:
         return self.router.masks.data if isinstance(self.router, TopHashRouter) else None
 
-    def _act(self, x: Tensor, call: Call) -> Action | None:
-        state = call.carry.get(self.key, {})
-        pooled: dict[str, Tensor] = {name: state[name] for name in ("sum", "count", "text") if name in state}
-        if call.mode is Mode.SCAN or (call.mode is Mode.BOUNDARY and call.decides):
-            return self._decide(x, call, state, pooled)
-        self.router.observe(x, call, pooled)
-        if "edit" not in state or _surely_silent(state["edit"]):
-            call.carry[self.key] = {**state, **pooled}
-            return None
-        if call.mode is Mode.BOUNDARY:
-            call.carry[self.key] = {**state, **pooled}
-            return follow(call, state["edit"], self.targets.data, self.lengths.data)
-        action = proceed(call, state, self.targets.data, self.lengths.data)
-        call.carry[self.key] = {**pooled, **last_action(action, call)}
-        return action
+    def decide(self, x: Tensor, out: Tensor, call: Call, carry: dict[str, Tensor]) -> Tensor:
+        return self.router.decide(x, call, carry)
 
-    def _decide(self, x: Tensor, call: Call, state: dict[str, Tensor], pooled: dict[str, Tensor]) -> Action:
-        edit = self.router.decide(x, call, pooled)
-        if call.mode is Mode.SCAN:
-            action = scan(call, edit, self.targets.data, self.lengths.data)
-            call.carry[self.key] = {**pooled, **last_action(action, call)}
-            return action
-        if "edit" in state:
-            edit = torch.where(prompt_ends(call)[1], edit, state["edit"])
-        action = follow(call, edit, self.targets.data, self.lengths.data)
-        call.carry[self.key] = {**pooled, **last_action(action, call), "edit": edit}
-        return action
+    def observe(self, x: Tensor, out: Tensor, call: Call, carry: dict[str, Tensor]) -> None:
+        self.router.observe(x, call, carry)
+
+    @property
+    def reach(self) -> Reach:
+        return reach_of(*self._answers)
+
+    def proceed(self, call: Call, state: dict[str, Tensor]) -> tuple[Action, dict[str, Tensor]]:
+        action = proceed(call, state, *self._answers)
+        return action, last_action(action, call)
 
     def draft(self, edits: Sequence[EncodedEdit], prompts: Prompts, owner: Tensor) -> Draft:
         column, _ = prompt_ends(prompts.call)
@@ -178,37 +171,23 @@ class ResidualMemory(Memory):
         scale = prompts.out[rows, column[: len(edits)]].float().square().mean(-1).sqrt()
         router = self.router
         masks = router.hash_prompts(prompts)[: len(edits)] if isinstance(router, TopHashRouter) else None
-        return self.storage.draft(self._lengths(edits), owner, scale, masks)
-
-    def _lengths(self, edits: Sequence[EncodedEdit]) -> Tensor:
-        return torch.tensor([len(edit.target) for edit in edits], device=self.lengths.data.device)
+        return self.storage.draft(self.targets.count(edits), owner, scale, masks)
 
     def commit(self, edits: Sequence[EncodedEdit], draft: Draft, prompts: Prompts) -> list[Kept]:
-        lengths = self._lengths(edits)
         kept = self.router.append(prompts, edits)
-        self.storage.commit(draft, lengths)
-        self.window = max(self.window, window_for(int(lengths.max())))
-        padded = [list(edit.target) + [NO_TOKEN] * (self.window - len(edit.target)) for edit in edits]
-        if self.window != self.targets.data.shape[1]:
-            grow = self.window - self.targets.data.shape[1]
-            self.targets.replace(nn.functional.pad(self.targets.used, (0, grow), value=NO_TOKEN))
-        self.targets.append(torch.tensor(padded))
-        self.lengths.append(lengths)
+        self.storage.commit(draft, self.targets.count(edits))
+        self.targets.append(edits)
         return kept
 
-    def erase(self, rows: Sequence[int]) -> None:
-        dropped = torch.zeros(len(self), dtype=torch.bool, device=self.lengths.data.device)
-        dropped[list(rows)] = True
-        kept = (~dropped).nonzero().squeeze(1)
-        self.storage.keep(kept, self.lengths.used)
-        self.router.keep(kept)
-        self.lengths.keep(kept)
-        self.targets.keep(kept)
-        self._fit_window()
+    def dependents(self, rows: Sequence[int]) -> list[list[int]]:
+        return [list(range(len(self)))] if self.replays else []
 
-    def _fit_window(self) -> None:
-        self.window = window_for(int(self.lengths.used.max())) if len(self) else 1
-        self.targets.replace(self.targets.used[:, : self.window])
+    def erase(self, rows: Sequence[int]) -> None:
+        lengths = self.targets.lengths.used
+        kept = rows_but(rows, len(self), lengths.device)
+        self.storage.keep(kept, lengths)
+        self.router.keep(kept)
+        self.targets.keep(kept)
 
     def match(self, prompts: Prompts, top: int) -> list[list[Match]]:
         return self.router.rank(prompts, top) if len(self) else [[] for _ in prompts.x]
@@ -216,29 +195,21 @@ class ResidualMemory(Memory):
     def tensors(self) -> dict[str, Tensor]:
         router = {f"router.{name}": tensor for name, tensor in self.router.tensors().items()}
         storage = {f"storage.{name}": tensor for name, tensor in self.storage.state().items()}
-        answers = {"targets": self.targets.used.contiguous(), "lengths": self.lengths.used.contiguous()}
-        return {**answers, **router, **storage}
+        return {**self.targets.state(), **router, **storage}
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         check_tensors(tensors, self.tensors())
         lengths = tensors["lengths"]
-        if len({tensors["targets"].shape[0], lengths.shape[0], *self._router_rows(tensors)}) != 1:
-            raise ValueError("targets, lengths and router keys differ in their number of edits")
+        if {lengths.shape[0]} != {lengths.shape[0], *self._router_rows(tensors)}:
+            raise ValueError("lengths and router keys differ in their number of edits")
+        self.targets.load(tensors)
         under = {
             part: {name.removeprefix(f"{part}."): t for name, t in tensors.items() if name.startswith(f"{part}.")}
             for part in ("router", "storage")
         }
         self.router.load_tensors(under["router"])
         self.storage.load({**under["storage"], "lengths": lengths})
-        self.lengths.replace(lengths)
-        self.targets.replace(tensors["targets"])
-        self._fit_window()
         self._calibrated = True
 
     def _router_rows(self, tensors: Mapping[str, Tensor]) -> list[int]:
         return [tensors[f"router.{name}"].shape[0] for name in self.router.keys]
-
-
-def _surely_silent(edit: Tensor) -> bool:
-    """Whether no row has an edit: looked up where that costs nothing, False where a GPU would have to be waited for."""
-    return edit.device.type == "cpu" and not torch.compiler.is_compiling() and bool((edit < 0).all())

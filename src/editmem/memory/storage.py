@@ -11,6 +11,7 @@ from editmem.call import Call
 from editmem.memory.answers import Action
 from editmem.memory.base import Draft
 from editmem.memory.rows import Rows
+from editmem.memory.targets import spans, starts
 
 
 class Storage(nn.Module, ABC):
@@ -95,24 +96,20 @@ class FactoredStorage(Storage):
 
     def commit(self, draft: Draft, lengths: Tensor) -> None:
         assert isinstance(draft, OffsetDraft)
-        self.starts.append(len(self.offsets) + lengths.cumsum(0) - lengths)
+        self.starts.append(len(self.offsets) + starts(lengths))
         used = torch.arange(draft.offsets.shape[1], device=lengths.device) < lengths[:, None]
         self.offsets.append(draft.offsets.detach()[used])
 
     def keep(self, rows: Tensor, lengths: Tensor) -> None:
-        kept = lengths[rows]
-        begins = kept.cumsum(0) - kept
-        shift = torch.repeat_interleave(self.starts.used[rows] - begins, kept)
-        self.offsets.keep(shift + torch.arange(shift.shape[0], device=rows.device))
-        self.starts.replace(begins)
+        self.offsets.keep(spans(lengths, rows))
+        self.starts.replace(starts(lengths[rows]))
 
     def state(self) -> dict[str, Tensor]:
         return {"offsets": self.offsets.used.contiguous()}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        lengths = tensors["lengths"]
         self.offsets.replace(tensors["offsets"])
-        self.starts.replace(lengths.cumsum(0) - lengths)
+        self.starts.replace(starts(tensors["lengths"]))
 
 
 class OffsetDraft(Draft):

@@ -1,0 +1,85 @@
+"""The answers that a memory holds, as token ids."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from editmem.call import NO_TOKEN
+from editmem.edit import EncodedEdit
+from editmem.memory.base import window_for
+from editmem.memory.rows import Rows
+
+
+class Targets(nn.Module):
+    """One row for each edit: its target's tokens, padded with `NO_TOKEN` to a common window, and their number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens = Rows((1,), torch.long, NO_TOKEN)
+        self.lengths = Rows((), torch.long)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def window(self) -> int:
+        """The longest target, rounded up."""
+        return self.tokens.data.shape[1]
+
+    def count(self, edits: Sequence[EncodedEdit]) -> Tensor:
+        """Tokens of each edit's target, int64 `[E]`."""
+        return torch.tensor([len(edit.target) for edit in edits], device=self.lengths.data.device)
+
+    def append(self, edits: Sequence[EncodedEdit]) -> None:
+        lengths = self.count(edits)
+        window = max(self.window, window_for(int(lengths.max())))
+        if window != self.window:
+            self.tokens.replace(nn.functional.pad(self.tokens.used, (0, window - self.window), value=NO_TOKEN))
+        padded = [list(edit.target) + [NO_TOKEN] * (window - len(edit.target)) for edit in edits]
+        self.tokens.append(torch.tensor(padded))
+        self.lengths.append(lengths)
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop all rows but these (int64, ascending)."""
+        self.lengths.keep(rows)
+        self.tokens.keep(rows)
+        self._fit()
+
+    def _fit(self) -> None:
+        window = window_for(int(self.lengths.used.max())) if len(self) else 1
+        self.tokens.replace(self.tokens.used[:, :window])
+
+    def state(self) -> dict[str, Tensor]:
+        return {"targets": self.tokens.used.contiguous(), "lengths": self.lengths.used.contiguous()}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """The inverse of `state`.
+
+        Raises:
+            ValueError: if the two do not belong together.
+        """
+        if tensors["targets"].shape[0] != tensors["lengths"].shape[0]:
+            raise ValueError("targets and lengths differ in their number of edits")
+        self.lengths.replace(tensors["lengths"])
+        self.tokens.replace(tensors["targets"])
+        self._fit()
+
+
+def starts(lengths: Tensor) -> Tensor:
+    """Where each edit's tokens begin, if those of all edits stand one after the other."""
+    return lengths.cumsum(0) - lengths
+
+
+def spans(lengths: Tensor, rows: Tensor) -> Tensor:
+    """The places of the tokens of some edits (int64, ascending), if those of all edits stand one after the other."""
+    kept = lengths[rows]
+    shift = torch.repeat_interleave(starts(lengths)[rows] - starts(kept), kept)
+    return shift + torch.arange(shift.shape[0], device=rows.device)
+
+
+def rows_but(rows: Sequence[int], count: int, device: torch.device) -> Tensor:
+    """All of `count` rows but these, int64, ascending."""
+    dropped = torch.zeros(count, dtype=torch.bool, device=device)
+    dropped[list(rows)] = True
+    return (~dropped).nonzero().squeeze(1)
