@@ -1,0 +1,44 @@
+"""Metrics, each with its definition and source; figures of different groups are never put in one column."""
+
+from benchmarks.metrics import questions
+from benchmarks.metrics.base import Metric, Score
+from benchmarks.metrics.exact import Exact
+from benchmarks.metrics.fluency import Fluency
+from benchmarks.metrics.forgetting import forgetting
+from benchmarks.metrics.general import GeneralAbility
+from benchmarks.metrics.overhead import DecodeOverhead
+from benchmarks.metrics.passages import OodGeneralisation
+from benchmarks.metrics.perplexity import MedianPerplexity, Nll, Perplexity
+from benchmarks.metrics.questions import in_force
+from benchmarks.metrics.rome import Magnitude, Success, neighbours
+from benchmarks.metrics.teacher_forced import TokenAccuracy, TokenAgreement
+from benchmarks.metrics.unchanged import Unchanged
+
+__all__ = ["METRICS", "Metric", "Score", "forgetting", "in_force"]
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Exact("reliability", questions.edits),
+        Exact("generality", questions.rephrasings),
+        Unchanged(),
+        Exact("portability", questions.portability),
+        TokenAccuracy("token reliability", questions.edits),
+        TokenAccuracy("token generality", questions.rephrasings),
+        TokenAgreement(),
+        TokenAccuracy("token portability", questions.portability),
+        Success("edit success", questions.edits),
+        Success("paraphrase success", questions.rephrasings),
+        Success("neighbourhood success", neighbours, wanted="true"),
+        Magnitude("edit magnitude", questions.edits),
+        Magnitude("paraphrase magnitude", questions.rephrasings),
+        Magnitude("neighbourhood magnitude", neighbours, wanted="true"),
+        Nll(),
+        Perplexity(),
+        MedianPerplexity(),
+        OodGeneralisation(),
+        Fluency(),
+        DecodeOverhead(),
+        GeneralAbility(),
+    )
+}
