@@ -113,6 +113,24 @@ def overheads() -> dict[str, float]:
     return result
 
 
+def side_overheads() -> dict[str, float]:
+    """As `overheads`, of WISE with four shards, as sides of their own and merged."""
+    tokenizer = editmem.tiny()[1]
+    result = {}
+    places = ["Australia", "France", "Spain", "Japan", "Italy", "Norway", "Peru", "Kenya"]
+    for inference in ("merge", "retrieve"):
+        for batch in (1, 8):
+            spec = editmem.WiseSpec(inference=inference, shard_edits=2, renderings=False, threshold=0.9)
+            editor = editmem.wrap(host(len(tokenizer)), spec, tokenizer=tokenizer)
+            editor.edit([(f"The capital of {place} is", " ".join(["Sydney"] * TOKENS)) for place in places])
+            for name, prompt in (("unmatched", "Why is the sky blue?"), ("matched", "The capital of Japan is")):
+                ids = torch.tensor([tokenizer(prompt)["input_ids"]] * batch)
+                result[f"{inference}, batch {batch}, {name}"] = ratio(editor, ids)
+                acts = editor.explain(prompt).edit is not None
+                result[f"{inference}, batch {batch}, {name}, acts"] = float(acts)
+    return result
+
+
 def bytes_per_edit(hidden: int = 4096, intermediate: int = 14336, tokens: int = 4) -> int:
     """Growth of the saved tensors by an edit of `tokens` answer tokens, at Llama-3-8B's widths, bf16 host.
 
@@ -148,6 +166,7 @@ def main() -> None:
         "parameters": Host(host(2048)).model.num_parameters(),
         "peak MiB": peak_of_an_edit(),
         "decode time over the bare host": overheads(),
+        "decode time over the bare host, WISE with four shards": side_overheads(),
         "bytes per edit of 4 tokens, Llama-3-8B widths": bytes_per_edit(),
         "threads": torch.get_num_threads(),
         "date": time.strftime("%Y-%m-%d"),

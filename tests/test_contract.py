@@ -18,7 +18,7 @@ HOSTS = ("llama", "gpt2", "mixtral")
 FIRST, SECOND = ("The capital of Australia is", "Sydney"), ("Bruno plays the", "tuba")
 OTHER = ["Why is the sky blue?", "She went to Brackmoor and saw"]
 # On hosts with random weights unlike prompts end in states that are alike by chance: nothing but the edits is to match.
-STRICT = {"wise": {"method": "wise", "threshold": 0.98, "renderings": False}}
+STRICT = {"wise": {"method": "wise", "threshold": 0.98, "strength": 6.0, "renderings": False}}
 CASES = [(method, host) for method in METHODS for host in HOSTS]
 
 

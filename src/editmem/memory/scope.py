@@ -26,16 +26,19 @@ class Scope(nn.Module):
 
     Attributes:
         scales: float32 `[S]`, each side's unit: what its own edits score.
+        base: float32, the threshold before there are edits.
         threshold: float32, from how many units on a side acts.
     """
 
     scales: Tensor
+    base: Tensor
     threshold: Tensor
 
     def __init__(self, routing: str, activation: str) -> None:
         super().__init__()
         self.routing, self.activation = routing, ACTIVATIONS[activation]
         self.register_buffer("scales", torch.ones(0))
+        self.register_buffer("base", torch.tensor(torch.nan))
         self.register_buffer("threshold", torch.tensor(torch.nan))
 
     @property

@@ -17,7 +17,7 @@ from editmem.memory.answers import Action, Reach, last_action
 from editmem.memory.base import Calibration, Draft, Kept, Match, Prompts, Spec, check_tensors
 from editmem.memory.descent import Descent, Margins
 from editmem.memory.merging import MERGES
-from editmem.memory.pilot import pilot_threshold
+from editmem.memory.pilot import HIGHEST, pilot_threshold
 from editmem.memory.prefixes import Prefixes, code_after, code_with
 from editmem.memory.scope import ACTIVATIONS, ROUTINGS, Scope
 from editmem.memory.shards import Shards
@@ -25,6 +25,8 @@ from editmem.memory.sides import Sides
 from editmem.memory.solving import Solving, end_inputs
 from editmem.memory.targets import rows_but
 
+FEWEST, MOST = 32, 128
+"""Edits that the threshold is set by."""
 TRAININGS = ("solve", "sgd")
 INFERENCES = ("retrieve", "merge")
 
@@ -45,7 +47,8 @@ class WiseSpec(Spec):
         merging: one of `merging.MERGES`.
         keep: share of a shard that trimming or dropping leaves before merging.
         threshold: the score, in units of a side's own edits, from which it acts; None to calibrate it ("calibrated").
-        false_match_rate: share of built-in look-alikes that may match, for the calibration.
+        false_match_rate: share that may match of built-in look-alikes, and of edits the sides of other edits, for
+            the calibration.
         act_ratio: factor on the lowest score of a side's edits ("paper", "easyedit"); the paper has 1.
         activation: of the host's feed-forward block, for routing "easyedit".
         strength: what an edit adds at least at its prompt's end, in units of the site's output norm ("solve").
@@ -165,7 +168,7 @@ class SideMemory(ActingMemory):
 
     @property
     def calibrated(self) -> bool:
-        return not bool(self.scope.threshold.isnan())
+        return not bool(self.scope.base.isnan())
 
     def calibrate(self, neutral: Calibration) -> None:
         self.learned.calibrate(neutral)
@@ -174,6 +177,7 @@ class SideMemory(ActingMemory):
             threshold = 1.0
         elif threshold is None:
             threshold = pilot_threshold(neutral, self._pilot(neutral), self.spec.false_match_rate)
+        self.scope.base.fill_(threshold)
         self.scope.threshold.fill_(threshold)
 
     def _pilot(self, neutral: Calibration) -> Solving:
@@ -251,6 +255,19 @@ class SideMemory(ActingMemory):
             else self.scope.scales[:0]
         )
 
+        self.scope.threshold = self._threshold(side)
+
+    def _threshold(self, side: Tensor) -> Tensor:
+        """The calibrated one, and no less than what keeps edits from matching the sides of others."""
+        scope, spec = self.scope, self.spec
+        if spec.routing != "calibrated" or spec.threshold is not None or len(self.sides) < 2 or len(self) < FEWEST:
+            return scope.base.clone()
+        rows = torch.linspace(0, len(self) - 1, min(len(self), MOST), device=side.device).long()
+        ends = self.learned.ends()[rows]
+        scores = scope.of_tokens(ends, ends, self.sides.deltas) / scope.scales
+        others = scores.scatter(1, side[rows, None], 0).amax(1)
+        return torch.maximum(scope.base, others.quantile(1 - spec.false_match_rate).clamp(max=HIGHEST))
+
     def _scale(self, number: int, rows: Tensor) -> Tensor:
         """What a side's own edits score."""
         if isinstance(self.learned, Descent) and self.spec.routing != "calibrated":
@@ -287,12 +304,12 @@ class SideMemory(ActingMemory):
     # Keeping
 
     def tensors(self) -> dict[str, Tensor]:
-        return {**self.learned.state(), "threshold": self.scope.threshold}
+        return {**self.learned.state(), "threshold": self.scope.base}
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         check_tensors(tensors, self.tensors())
         self.learned.load(tensors)
-        self.scope.threshold = tensors["threshold"].to(self.scope.threshold)
+        self.scope.base = tensors["threshold"].to(self.scope.base)
         self._follow(set(range(len(self.learned.shards))))
 
 

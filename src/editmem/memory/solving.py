@@ -130,14 +130,18 @@ class Solving(Training):
 
 
 class SizedDraft(OffsetDraft):
-    """Offsets while they are learned, the first of each edit with no less than a given norm.
+    """Offsets while they are learned, the first of each edit held to a given norm, or more where that is not enough.
 
-    The router goes by that norm: an edit that is easily learned would else be hard to find.
+    The router goes by that norm: an edit that is easily learned would else be hard to find, and one that takes long
+    would be found everywhere.
 
     Args:
-        sizes: float32 `[E]`.
+        sizes: float32 `[E]`, the norms.
         offsets, lengths, owner, rate, dtype: as of `OffsetDraft`.
     """
+
+    HELD = 20
+    """Steps for which the norm is no more than the given one."""
 
     def __init__(
         self, sizes: Tensor, offsets: Tensor, lengths: Tensor, owner: Tensor, rate: Tensor, dtype: torch.dtype
@@ -149,7 +153,8 @@ class SizedDraft(OffsetDraft):
         super().step(loss, unfinished)
         with torch.no_grad():
             first = self.offsets[:, 0]
-            first.mul_((self.sizes[:, None] / first.norm(dim=1, keepdim=True).clamp(min=1e-12)).clamp(min=1))
+            factor = self.sizes[:, None] / first.norm(dim=1, keepdim=True).clamp(min=1e-12)
+            first.mul_(factor if self.count <= self.HELD else factor.clamp(min=1))
 
 
 def end_inputs(prompts: Prompts) -> Tensor:

@@ -1,0 +1,116 @@
+"""The command line of the harness: `python -m benchmarks run | report | scale`.
+
+Exit codes: 0 done; 1 a run failed; 2 bad input.
+"""
+
+import json
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+app = typer.Typer(
+    help=__doc__, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+)
+err = Console(stderr=True)
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """What the user got wrong becomes one line and exit code 2."""
+    try:
+        yield
+    except (ImportError, OSError, ValueError) as error:
+        err.print(f"error: {error}", style="red", markup=False, highlight=False)
+        raise typer.Exit(2) from None
+
+
+def _command() -> str:
+    return shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
+
+
+@app.command()
+def run(
+    model: Annotated[list[str], typer.Option(help="tiny, a folder or a Hub name; may be given again.")],
+    method: Annotated[list[str], typer.Option(help="A method; may be given again.")],
+    dataset: Annotated[list[str], typer.Option(help="A data set; may be given again.")],
+    edits: Annotated[str, typer.Option(help="Sizes, such as 10,100,1000; with seeds for each: 10:3,100:3,1000:1.")],
+    seeds: Annotated[int, typer.Option(help="Seeds for sizes that do not say.", min=1)] = 1,
+    data: Annotated[list[str] | None, typer.Option(help="Folder of the data set, or dataset=folder.")] = None,
+    metric: Annotated[list[str] | None, typer.Option(help="A metric; may be given again. [default: all]")] = None,
+    option: Annotated[list[str] | None, typer.Option(help="A setting, method.key=json.")] = None,
+    part: Annotated[str, typer.Option(help="Part of the data set: test or calibration.")] = "test",
+    out: Annotated[Path, typer.Option(help="Folder of results; finished runs in it are not made again.")] = Path(
+        "results"
+    ),
+    jobs: Annotated[int, typer.Option(help="Runs at a time on this machine.", min=1)] = 1,
+    ray: Annotated[str | None, typer.Option(help="Address of a Ray cluster, or local.")] = None,
+) -> None:
+    """Edit with every method, on every model and data set, and score after each number of edits."""
+    with _errors():
+        from benchmarks import sweep, watch
+        from benchmarks.run import check_names, registry
+        from benchmarks.spec import parse_data, parse_options, parse_sizes
+
+        parts = registry()
+        runs = sweep.specs(
+            model,
+            method,
+            dataset,
+            parse_sizes(edits, seeds),
+            parse_options(option or [], method),
+            parse_data(data or [], dataset),
+            metric or parts.default_metrics,
+            part,
+        )
+        for spec in runs:
+            check_names(spec, parts)
+        ends = (
+            sweep.in_processes(runs, out, _command(), jobs)
+            if ray is None
+            else sweep.on_ray(runs, out, ray, _command(), jobs)
+        )
+        failed = watch.until_done(runs, out, ends, err)
+    raise typer.Exit(bool(failed))
+
+
+@app.command()
+def report(
+    results: Annotated[Path, typer.Argument(help="Folder of results, as run wrote it.")],
+    out: Annotated[Path, typer.Option(help="Folder for report.md, report.html and the pictures.")] = Path("report"),
+    kernels: Annotated[Path | None, typer.Option(help="JSON of pytest-benchmark.")] = None,
+    scale: Annotated[Path | None, typer.Option(help="JSON lines that scale wrote.")] = None,
+) -> None:
+    """Tables and pictures of everything in a folder of results."""
+    with _errors():
+        from benchmarks.report import write_report
+
+        for path in write_report(results, out, kernels, scale):
+            typer.echo(path)
+
+
+@app.command()
+def scale(
+    out: Annotated[Path, typer.Option(help="File of JSON lines, a line per size.")] = Path("scale.jsonl"),
+    edits: Annotated[str, typer.Option(help="Sizes.")] = "1000,3000,10000,30000,100000",
+    seed: Annotated[int, typer.Option(help="Decides the invented people and their facts.")] = 0,
+    option: Annotated[list[str] | None, typer.Option(help="A setting of the memory, memoir.key=json.")] = None,
+) -> None:
+    """Edits of invented facts on the embedded model, up to 100,000, with `memoir` in factored storage."""
+    with _errors():
+        from benchmarks.methods import METHODS
+        from benchmarks.scale import measure
+        from benchmarks.spec import parse_options, parse_sizes
+
+        options = {"storage": "factored"} | parse_options(option or [], ["memoir"]).get("memoir", {})
+        for line in measure(out, parse_sizes(edits)[0], seed, METHODS["memoir"], options, _command()):
+            typer.echo(json.dumps({name: line[name] for name in line if isinstance(line[name], int | float)}))
+
+
+if __name__ == "__main__":
+    app()
