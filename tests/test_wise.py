@@ -140,8 +140,15 @@ def test_margin_losses():
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"shard_edits": 4}, SGD, {**SGD, "contexts": 4}, {"inference": "merge", "density": 1.0, "shard_edits": 100}],
-    ids=["default", "small shards", "sgd", "contexts", "merge"],
+    [
+        {},
+        {"shard_edits": 4},
+        SGD,
+        {**SGD, "contexts": 4},
+        {**SGD, "replay": True},
+        {"inference": "merge", "density": 1.0, "shard_edits": 100},
+    ],
+    ids=["default", "small shards", "sgd", "contexts", "replay", "merge"],
 )
 def test_edits_are_said_and_other_prompts_are_not_touched(wrapped, settings):
     editor = wrapped(**settings)
@@ -185,7 +192,11 @@ def test_rephrased_questions_and_explanations(wrapped):
     assert editor.explain("Why is the sky blue?").edit is None
 
 
-@pytest.mark.parametrize("settings", [{}, {"shard_edits": 4}, SGD], ids=["default", "small shards", "sgd"])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"shard_edits": 4}, SGD, {**SGD, "replay": True}],
+    ids=["default", "small shards", "sgd", "replay"],
+)
 def test_forgetting_equals_never_having_known(wrapped, settings):
     """Bit for bit, and the other edits keep their order and their answers."""
     editor, never = wrapped(**settings), wrapped(**settings)
@@ -210,6 +221,19 @@ def test_what_forgetting_takes_is_said_beforehand(wrapped):
         editor.forget_cost("no such")
     solved = wrapped()
     assert solved.forget_cost(solved.edit(*EDITS[0]).id).edits == 0
+
+
+def test_replay_keeps_an_edit_of_another_shard_below_alpha(wrapped):
+    """The one that came last in turn, against the same edits learned without it."""
+    scores = {}
+    for replay in (False, True):
+        editor = wrapped(**SGD, replay=replay)
+        editor.edit(EDITS[:4])
+        learned = editor._memory.learned
+        end = learned.ends()[1:2]
+        raw = editor._memory.scope.of_tokens(end, end, learned.shards.deltas[1:])
+        scores[replay] = float(raw / learned.unit)
+    assert scores[True] < editor.specs[0].alpha < scores[False]
 
 
 def test_a_forgotten_edits_place_is_used_again(wrapped):

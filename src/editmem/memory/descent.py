@@ -50,6 +50,7 @@ class Descent(Training):
         margins: of the routing score.
         absolute: whether the margins are as given; in units of the host's own if not.
         scope: computes the score.
+        replay: whether an edit of each other shard counts as irrelevant too (WISE, appendix B.3).
 
     Attributes:
         unit: float32, what a score has for the site's own output: its norm at the ends of neutral prompts, by
@@ -68,10 +69,10 @@ class Descent(Training):
     starts: Tensor
 
     def __init__(
-        self, shards: Shards, size: int, rate: float, margins: Margins, absolute: bool, scope: Scope
+        self, shards: Shards, size: int, rate: float, margins: Margins, absolute: bool, scope: Scope, replay: bool
     ) -> None:  # fmt: skip
         super().__init__(shards, size)
-        self.rate, self.margins, self.absolute, self.scope = rate, margins, absolute, scope
+        self.rate, self.margins, self.absolute, self.scope, self.replay = rate, margins, absolute, scope, replay
         width, dtype = shards.shape, shards.deltas.dtype
         self.register_buffer("unit", torch.tensor(torch.nan))
         self.register_buffer("inputs", torch.zeros((0, width[1]), dtype=dtype))
@@ -99,9 +100,16 @@ class Descent(Training):
             self.targets.count(edits),
             self.scope,
             (self.inputs[None, irrelevant], self.outputs[None, irrelevant]),
+            self._replayed(shard, turn),
             self._margins(),
             self.rate,
         )
+
+    def _replayed(self, shard: int, turn: int) -> Tensor:
+        """What goes into the site at the prompt's end of one edit of each other shard, in turn, `[R, D]`."""
+        others = [self.rows_of(number) for number in range(len(self.shards)) if number != shard and self.replay]
+        rows = [int(held[turn % len(held)]) for held in others if len(held)]
+        return self.ends()[rows] if rows else self.keys.data[:0]
 
     def _margins(self) -> Margins:
         unit = 1.0 if self.absolute else float(self.unit)
@@ -150,24 +158,26 @@ class DescentDraft(Draft):
         lengths: int64 `[E]`, tokens in each target.
         scope: computes the routing score.
         irrelevant: `[1, T, D]` and `[1, T, d]`, what goes into and comes out of the site on an irrelevant prompt.
+        replayed: `[R, D]`, what goes into the site at the ends of other shards' prompts.
         margins: of the routing score.
         rate: step size.
     """
 
     def __init__(
         self, delta: Tensor, mask: Tensor, owner: Tensor, lengths: Tensor, scope: Scope,
-        irrelevant: tuple[Tensor, Tensor], margins: Margins, rate: float,
+        irrelevant: tuple[Tensor, Tensor], replayed: Tensor, margins: Margins, rate: float,
     ) -> None:  # fmt: skip
         super().__init__()
         self.delta, self.mask = nn.Parameter(delta.clone()), mask
         self.owner, self.lengths = owner, lengths
-        self.scope, self.irrelevant, self.margins, self.rate = scope, irrelevant, margins, rate
+        self.scope, self.irrelevant, self.replayed = scope, irrelevant, replayed
+        self.margins, self.rate = margins, rate
         self.margin_loss: Tensor | None = None
 
     def forward(self, x: Tensor, out: Tensor, call: Call) -> Tensor:
         assert call.step is not None
         active = (call.step >= 0) & (call.step < self.lengths[self.owner][:, None])
-        self.margin_loss = self.margins.loss(self.score(x, out, call), self._irrelevant())
+        self.margin_loss = self.margins.loss(self.score(x, out, call), self._irrelevant()) + self._replay_loss()
         stored = self.delta + (self.delta.to(out.dtype).float() - self.delta).detach()
         return out + torch.where(active[..., None], nn.functional.linear(x.float(), stored), 0).to(out.dtype)
 
@@ -183,6 +193,14 @@ class DescentDraft(Draft):
         if self.scope.pooling == "last":
             counted[:, :-1] = False
         return self._mean(x, out, counted)
+
+    def _replay_loss(self) -> Tensor:
+        """Prompts of other shards stay below alpha (WISE, appendix B.3)."""
+        if not len(self.replayed):
+            return self.delta.new_zeros(())
+        nothing = self.delta.new_zeros(len(self.replayed), len(self.delta))
+        scores = self.scope.of_tokens(self.replayed.float(), nothing, self.delta[None])[:, 0]
+        return _mean_of_positive(scores - self.margins.alpha)
 
     def _mean(self, x: Tensor, out: Tensor, counted: Tensor) -> Tensor:
         scores = self.scope.of_tokens(x.float(), out, self.delta[None])[..., 0]

@@ -1,7 +1,7 @@
 """WISE's side memory (arXiv 2405.14768): what edits add to the weight of one feed-forward block, in shards."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -55,6 +55,7 @@ class WiseSpec(Spec):
         ridge, apart: see `Solver` ("solve").
         alpha, beta, gamma: margins ("sgd"), in units of the site's output norm, or absolute.
         absolute: whether the margins are absolute.
+        replay: whether edits of other shards are kept from matching the one that is learned ("sgd"; appendix B.3).
         margin, steps, renderings, contexts: as in `MemoirSpec`.
         rate: step size. "solve": of Adam, as a share of the site's mean output magnitude. "sgd": of plain descent.
         seed: of the masks.
@@ -81,6 +82,7 @@ class WiseSpec(Spec):
     beta: float = 1.0
     gamma: float = 0.5
     absolute: bool = False
+    replay: bool = False
     margin: float = 4.0
     steps: int = 60
     rate: float | None = None
@@ -156,7 +158,7 @@ class SideMemory(ActingMemory):
             self.learned = Solving(shards, size, rate, spec.strength, spec.ridge, spec.apart)
         else:
             margins, rate = Margins(spec.alpha, spec.beta, spec.gamma), 1.0 if spec.rate is None else spec.rate
-            self.learned = Descent(shards, size, rate, margins, spec.absolute, self.scope)
+            self.learned = Descent(shards, size, rate, margins, spec.absolute, self.scope, spec.replay)
         self.sides = Sides(spec.inference, spec.group, spec.merging, spec.keep)
 
     def __len__(self) -> int:
@@ -234,11 +236,13 @@ class SideMemory(ActingMemory):
     def dependents(self, rows: Sequence[int]) -> list[list[int]]:
         if not self.replays:
             return []
+        if self.spec.replay:  # every shard was kept away from the others' edits
+            return [list(range(len(self)))]
         shards = sorted({int(self.learned.shard.used[row]) for row in rows})
         return [self.learned.rows_of(shard).tolist() for shard in shards]
 
     def rewriting(self, rows: Sequence[int]) -> AbstractContextManager[None]:
-        return self.learned.rewriting(rows)
+        return nullcontext() if self.spec.replay else self.learned.rewriting(rows)
 
     def erase(self, rows: Sequence[int]) -> None:
         self._follow(self.learned.keep(rows_but(rows, len(self), self.learned.shard.data.device)))
