@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.report.results import Column, Group, Run
 from benchmarks.report.style import edits_axis, looks, panels, tidy
+from benchmarks.report.tables import UNEDITED
 
 CORNERS = ("reliability", "generality", "locality")  # metrics of the triangle, and what quality is the mean of
 COSTS = (Column("seconds per edit"), Column("bytes per edit"))
@@ -86,6 +87,21 @@ def forgetting(group: Group) -> Figure | None:
     return _lines(group, columns, zero=True)
 
 
+def forgetting_by_hundred(group: Group) -> Figure | None:
+    """How much is gone of the first hundred edits, the second, and so on, at the end of the longest runs."""
+    longest = {run.label: run.lost for run in group.runs if run.spec.sizes[-1] == group.sizes[-1] and len(run.lost) > 1}
+    if not longest:
+        return None
+    figure, (panel,) = panels(1, 1, (8.0, 4.6))
+    styles = looks(group.labels)
+    for label in (label for label in group.labels if label in longest):
+        panel.plot(range(100, 100 * len(longest[label]) + 1, 100), longest[label], **styles[label].line(), label=label)
+    panel.axhline(0, color="0.4", linewidth=0.8)
+    tidy(panel, "", "edits, in hundreds", "lost share of each hundred")
+    figure.legend(*panel.get_legend_handles_labels(), loc="outside right center", frameon=False, handlelength=4)
+    return figure
+
+
 def _lines(group: Group, columns: Sequence[Column], zero: bool) -> Figure | None:
     if not columns:
         return None
@@ -109,6 +125,9 @@ def _lines(group: Group, columns: Sequence[Column], zero: bool) -> Figure | None
     return figure
 
 
+FAR = 4  # times the threshold; scores beyond are shown there
+
+
 def match_histograms(group: Group) -> Figure | None:
     """How well edits, rephrasings and unrelated prompts match, and the threshold; the first seed of each method."""
     runs: dict[str, Run] = {}
@@ -124,7 +143,12 @@ def match_histograms(group: Group) -> Figure | None:
 
 
 def _histogram(axes: Axes, label: str, matches: Mapping[str, Any]) -> None:
-    sorts = {name: matches[name] for name in ("edits", "rephrasings", "unrelated") if matches.get(name)}
+    top = FAR * matches["threshold"]
+    sorts = {
+        name: [min(score, top) for score in matches[name]]
+        for name in ("edits", "rephrasings", "unrelated")
+        if matches.get(name)
+    }
     every = [score for scores in sorts.values() for score in scores] + [matches["threshold"]]
     low, high = min(every), max(every)
     width = (high - low or 1.0) / 30
@@ -136,13 +160,15 @@ def _histogram(axes: Axes, label: str, matches: Mapping[str, Any]) -> None:
         told = f"{name} ({len(scores)})"
         axes.hist(scores, bins, weights=shares, label=told, facecolor=face, hatch=hatch, edgecolor="black", alpha=0.7)
     axes.axvline(matches["threshold"], color="black", linestyle="--", linewidth=1.6, label="threshold")
-    tidy(axes, label, "match score", "share of prompts")
+    capped = high == top
+    tidy(axes, label, f"match score ({top:.2g}: that and above)" if capped else "match score", "share of prompts")
     axes.legend(frameon=False, fontsize=8.5)
 
 
 def cost_against_quality(group: Group) -> Figure | None:
     """Costs against the mean of reliability, generality and locality, at the largest size that a method has."""
-    reached = {label: found for label in group.labels if (found := _quality(group, label)) is not None}
+    methods = [label for label in group.labels if label != UNEDITED]
+    reached = {label: found for label in methods if (found := _quality(group, label)) is not None}
     columns = [c for c in COSTS if any(group.figure(label, size, c) for label, (size, _) in reached.items())]
     if not columns:
         return None
@@ -171,6 +197,7 @@ PICTURES: dict[str, tuple[str, Picture]] = {
     "triangles": ("Reliability, generality and locality (numbers: at the most edits)", triangles),
     "curves": ("Score against number of edits", curves),
     "forgetting": ("Forgetting", forgetting),
+    "hundreds": ("Forgetting of each hundred edits", forgetting_by_hundred),
     "matches": ("Match scores", match_histograms),
     "cost": ("Cost against quality", cost_against_quality),
 }

@@ -1,9 +1,10 @@
 """The results of runs, read from their folders and brought together over seeds."""
 
+import itertools
 import json
 import statistics
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any
@@ -44,6 +45,7 @@ class Run:
         finished: False where it was ended early; what it has is used.
         values: (size, column) -> mean over records.
         matches: match scores of sorts of prompts, and their threshold; None where the method has none.
+        lost: what was forgotten at the end, mean over the first hundred edits, the second, and so on.
     """
 
     spec: RunSpec
@@ -51,6 +53,7 @@ class Run:
     finished: bool
     values: dict[tuple[int, Column], float]
     matches: dict[str, Any] | None
+    lost: tuple[float, ...]
 
     @property
     def label(self) -> str:
@@ -102,6 +105,14 @@ class Group:
         found = [run.values[size, column] for run in self.runs if run.label == label and (size, column) in run.values]
         return _figure(found) if found else None
 
+    def figures(self) -> Iterator[dict[str, Any]]:
+        """Every figure as plain data."""
+        where = {"model": PurePath(self.model).name, "dataset": self.dataset, "part": self.part}
+        for group, columns in self.columns.items():
+            for column, label, size in itertools.product(columns, self.labels, self.sizes):
+                if (figure := self.figure(label, size, column)) is not None:
+                    yield {**where, "method": label, "edits": size, "group": group, **asdict(column), **asdict(figure)}
+
     def overall(self, label: str, size: int, metric: str) -> float | None:
         """The mean of a metric's columns: each kind of question counts the same."""
         columns = [c for those in self.columns.values() for c in those if c.metric == metric]
@@ -131,9 +142,18 @@ def read_results(folder: Path) -> list[Group]:
 
 def _read_run(folder: Path) -> Run:
     about, progress = read_json(folder / "run.json"), read_progress(folder)
-    length = progress.lengths.get("scores.jsonl", 0)
-    values = _means(read_lines(folder / "scores.jsonl", length))
-    return Run(RunSpec.from_dict(about["spec"]), about, progress.finished, values, read_json(folder / "matches.json"))
+    lines = read_lines(folder / "scores.jsonl", progress.lengths.get("scores.jsonl", 0))
+    order = {line["id"]: line["edit"] for line in read_lines(folder / "edits.jsonl")}
+    spec, matches = RunSpec.from_dict(about["spec"]), read_json(folder / "matches.json")
+    return Run(spec, about, progress.finished, _means(lines), matches, _lost(lines, order, spec.sizes[-1]))
+
+
+def _lost(lines: Iterable[dict[str, Any]], order: Mapping[str, int], size: int) -> tuple[float, ...]:
+    hundreds: dict[int, list[float]] = {}
+    for line in lines:
+        if line["metric"] == "forgetting" and line["edits"] == size and line["record"] in order:
+            hundreds.setdefault(order[line["record"]] // 100, []).append(line["value"])
+    return tuple(statistics.fmean(hundreds[number]) for number in sorted(hundreds))
 
 
 def _means(lines: Iterable[dict[str, Any]]) -> dict[tuple[int, Column], float]:

@@ -1,6 +1,7 @@
 """Reads results, lays them out in sections, and writes both pages."""
 
 import io
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -35,7 +36,7 @@ def write_report(results: Path, out: Path, kernels: Path | None = None, scale: P
 
     Args:
         results: the folder of runs.
-        out: gets report.md, report.html and the pictures as PNG; made if need be.
+        out: gets report.md, report.html, the pictures as PNG and every figure in figures.jsonl; made if need be.
         kernels: JSON of pytest-benchmark, for a table of the kernels.
         scale: JSON lines of `python -m benchmarks scale`, for a table and a picture.
 
@@ -45,14 +46,17 @@ def write_report(results: Path, out: Path, kernels: Path | None = None, scale: P
     Raises:
         ValueError: if something given cannot be read.
     """
-    sections = list(_sections(read_results(results), kernels, scale))
+    groups = read_results(results)
+    sections = list(_sections(groups, kernels, scale))
     out.mkdir(parents=True, exist_ok=True)
     shown = [item for section in sections for item in section.content if isinstance(item, Picture)]
     for picture in shown:
         _write_bytes(out / picture.name, picture.png)
     write_atomically(out / "report.md", markdown_page(TITLE, sections))
     write_atomically(out / "report.html", html_page(TITLE, sections))
-    return [out / name for name in ("report.md", "report.html", *(picture.name for picture in shown))]
+    lines = [json.dumps(line, ensure_ascii=False) for group in groups for line in group.figures()]
+    write_atomically(out / "figures.jsonl", "\n".join(lines) + "\n")
+    return [out / name for name in ("report.md", "report.html", "figures.jsonl", *(p.name for p in shown))]
 
 
 def _sections(groups: list[Group], kernels: Path | None, scale: Path | None) -> Iterator[Section]:

@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks.folder import Progress, read_lines
 from benchmarks.report import write_report
-from benchmarks.report.results import Column, read_results
+from benchmarks.report.results import Column, Figure, _lost, read_results
 from benchmarks.report.tables import beaten, number, score_tables
 from benchmarks.spec import RunSpec
 
@@ -122,6 +122,26 @@ def test_figures_are_those_of_the_scores(results: Path, tmp_path: Path) -> None:
                 assert cell == number(mean) + ("" if sd is None else f" ± {number(sd)}")
                 checked += 1
     assert checked == 8 * 4 * 3  # columns, methods, sizes
+
+
+def test_figures_as_data(results: Path, tmp_path: Path) -> None:
+    write_report(results, tmp_path / "report")
+    (group,) = read_results(results)
+    lines = [json.loads(line) for line in (tmp_path / "report" / "figures.jsonl").read_text().splitlines()]
+    for line in lines:
+        figure = group.figure(line["method"], line["edits"], Column(line["metric"], line["kind"]))
+        assert figure == Figure(line["mean"], line["sd"], line["seeds"])
+    assert len({json.dumps(line) for line in lines}) == len(lines) > 10
+
+
+def test_what_is_lost_of_each_hundred() -> None:
+    order = {f"r{i}": i for i in range(250)}
+    lines = [
+        {"metric": "forgetting", "kind": "", "edits": 250, "record": f"r{i}", "value": float(i < 50 or i >= 200)}
+        for i in range(250)
+    ]
+    earlier = [{**line, "edits": 100, "value": 1.0} for line in lines]
+    assert _lost(lines + earlier, order, 250) == (0.5, 0.0, 1.0)
 
 
 def test_groups_of_metrics_have_tables_of_their_own(results: Path) -> None:
