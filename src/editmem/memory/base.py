@@ -229,6 +229,28 @@ class Memory(nn.Module, ABC):
         """
 
 
+def check_choices(spec: Spec, **choices: Sequence[str]) -> None:
+    """Refuse a spec with a field that is none of those allowed.
+
+    Raises:
+        SpecError: naming the field, its value and what there is.
+    """
+    for name, allowed in choices.items():
+        if getattr(spec, name) not in allowed:
+            raise SpecError(f"{name} must be one of {tuple(allowed)}, got {getattr(spec, name)!r}")
+
+
+def check_ranges(spec: Spec, **ranges: tuple[float, float]) -> None:
+    """Refuse a spec with a field outside of its range, ends included.
+
+    Raises:
+        SpecError: naming the field, its value and the range.
+    """
+    for name, (low, high) in ranges.items():
+        if not low <= getattr(spec, name) <= high:
+            raise SpecError(f"{name} must be between {low} and {high}, got {getattr(spec, name)!r}")
+
+
 def window_for(length: int) -> int:
     """The power of two at or above a target's length, so that windows change rarely."""
     return 1 << max(0, length - 1).bit_length()

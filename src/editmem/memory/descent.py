@@ -124,12 +124,10 @@ class Descent(Training):
         return {shard}
 
     def keep(self, rows: Tensor) -> set[int]:
-        gone = torch.ones(len(self.shard), dtype=torch.bool, device=rows.device)
-        gone[rows] = False
-        changed = set(self.shard.used[gone].tolist())
+        _, changed = self._left_by(rows)
         self.scores.keep(rows)
         self._keep(rows)
-        changed = {shard for shard in changed if shard < len(self.shards)}
+        changed &= set(range(len(self.shards)))
         self.shards.deltas[sorted(changed)] = 0
         return changed
 

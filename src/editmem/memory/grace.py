@@ -11,7 +11,7 @@ from editmem.call import Call, Mode
 from editmem.edit import EncodedEdit
 from editmem.errors import SpecError
 from editmem.host import SiteInfo
-from editmem.memory.base import Calibration, Kept, Match, Prompts, Spec
+from editmem.memory.base import Calibration, Kept, Match, Prompts, Spec, check_ranges
 from editmem.memory.residual import ResidualMemory
 from editmem.memory.router import Router, at_prompt_ends
 from editmem.memory.rows import Rows
@@ -41,10 +41,7 @@ class GraceSpec(Spec):
     renderings: bool = True
 
     def __post_init__(self) -> None:
-        ranges = {"reach": (0.0, 10.0), "margin": (0.0, 100.0), "steps": (1, 10_000), "rate": (0.0, 10.0)}
-        for name, (low, high) in ranges.items():
-            if not low <= getattr(self, name) <= high:
-                raise SpecError(f"{name} must be between {low} and {high}, got {getattr(self, name)!r}")
+        check_ranges(self, reach=(0.0, 10.0), margin=(0.0, 100.0), steps=(1, 10_000), rate=(0.0, 10.0))
         if self.radius is not None and not self.radius > 0:
             raise SpecError(f"radius must be above 0, or None, got {self.radius!r}")
 

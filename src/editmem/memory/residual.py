@@ -13,7 +13,17 @@ from editmem.errors import SpecError
 from editmem.host import SiteInfo
 from editmem.memory.acting import ActingMemory
 from editmem.memory.answers import Action, Reach, last_action, proceed, reach_of
-from editmem.memory.base import Calibration, Draft, Kept, Match, Prompts, Spec, check_tensors
+from editmem.memory.base import (
+    Calibration,
+    Draft,
+    Kept,
+    Match,
+    Prompts,
+    Spec,
+    check_choices,
+    check_ranges,
+    check_tensors,
+)
 from editmem.memory.names import NameRouter
 from editmem.memory.router import Router, prompt_ends
 from editmem.memory.storage import FactoredStorage, SharedStorage, Storage
@@ -66,20 +76,15 @@ class MemoirSpec(Spec):
     def __post_init__(self) -> None:
         if self.storage == "shared" and self.router != "tophash":
             raise SpecError('storage="shared" writes into the columns of masks; it needs router="tophash"')
-        choices = {"storage": STORAGES, "router": ROUTERS, "pooling": POOLINGS}
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise SpecError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
-        ranges: dict[str, tuple[float, float]] = {
-            "density": (0.0, 1.0),
-            "false_match_rate": (0.0, 1.0),
-            "margin": (0.0, 100.0),
-            "steps": (1, 10_000),
-            "contexts": (0, 10),
-        }
-        for name, (low, high) in ranges.items():
-            if not low <= getattr(self, name) <= high:
-                raise SpecError(f"{name} must be between {low} and {high}, got {getattr(self, name)!r}")
+        check_choices(self, storage=STORAGES, router=ROUTERS, pooling=POOLINGS)
+        check_ranges(
+            self,
+            density=(0.0, 1.0),
+            false_match_rate=(0.0, 1.0),
+            margin=(0.0, 100.0),
+            steps=(1, 10_000),
+            contexts=(0, 10),
+        )
 
     @classmethod
     def paper(cls, **changes: Any) -> "MemoirSpec":

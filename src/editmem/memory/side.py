@@ -14,7 +14,17 @@ from editmem.errors import SpecError
 from editmem.host import SiteInfo
 from editmem.memory.acting import ActingMemory
 from editmem.memory.answers import Action, Reach, last_action
-from editmem.memory.base import Calibration, Draft, Kept, Match, Prompts, Spec, check_tensors
+from editmem.memory.base import (
+    Calibration,
+    Draft,
+    Kept,
+    Match,
+    Prompts,
+    Spec,
+    check_choices,
+    check_ranges,
+    check_tensors,
+)
 from editmem.memory.descent import Descent, Margins
 from editmem.memory.merging import MERGES
 from editmem.memory.pilot import HIGHEST, pilot_threshold
@@ -91,23 +101,21 @@ class WiseSpec(Spec):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        choices: dict[str, Any] = {
-            "inference": INFERENCES, "training": TRAININGS, "routing": ROUTINGS, "merging": MERGES,
-            "activation": tuple(ACTIVATIONS),
-        }  # fmt: skip
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise SpecError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
+        check_choices(
+            self,
+            inference=INFERENCES,
+            training=TRAININGS,
+            routing=ROUTINGS,
+            merging=MERGES,
+            activation=tuple(ACTIVATIONS),
+        )
         if self.training == "solve" and self.routing != "calibrated":
             raise SpecError(f'training="solve" needs routing="calibrated", got {self.routing!r}; or use training="sgd"')
-        ranges: dict[str, tuple[float, float]] = {
-            "density": (1e-6, 1.0), "keep": (1e-6, 1.0), "false_match_rate": (0.0, 1.0), "act_ratio": (0.0, 10.0),
-            "strength": (1e-3, 100.0), "ridge": (1e-6, 1e6), "apart": (0.0, 100.0), "group": (1, 1000),
-            "margin": (0.0, 100.0), "steps": (1, 10_000), "contexts": (0, 10),
-        }  # fmt: skip
-        for name, (low, high) in ranges.items():
-            if not low <= getattr(self, name) <= high:
-                raise SpecError(f"{name} must be between {low} and {high}, got {getattr(self, name)!r}")
+        check_ranges(
+            self, density=(1e-6, 1.0), keep=(1e-6, 1.0), false_match_rate=(0.0, 1.0), act_ratio=(0.0, 10.0),
+            strength=(1e-3, 100.0), ridge=(1e-6, 1e6), apart=(0.0, 100.0), group=(1, 1000), margin=(0.0, 100.0),
+            steps=(1, 10_000), contexts=(0, 10),
+        )  # fmt: skip
         if self.shard_edits is not None and self.shard_edits < 1:
             raise SpecError(f"shard_edits must be at least 1, or None, got {self.shard_edits!r}")
 

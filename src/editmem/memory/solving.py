@@ -81,14 +81,12 @@ class Solving(Training):
         return self._solve(set(shards) if self._spread() == before else set(range(len(self.shards))))
 
     def keep(self, rows: Tensor) -> set[int]:
-        spread, shard = self._spread(), self.shard.used
-        gone = torch.ones(len(self.shard), dtype=torch.bool, device=rows.device)
-        gone[rows] = False
-        changed = set(shard[gone].tolist())
-        among = bool(gone[:spread].any())
+        gone, changed = self._left_by(rows)
+        among = bool(gone[: self._spread()].any())
         self.outputs.keep(spans(self.targets.lengths.used, rows))
         self._keep(rows)
-        return self._solve(set(range(len(self.shards))) if among else {s for s in changed if s < len(self.shards)})
+        every = range(len(self.shards))
+        return self._solve(set(every) if among else changed.intersection(every))
 
     def _spread(self) -> int:
         """How many edits, the first ones, keep each other's shards quiet: a power of two, so that it changes rarely."""

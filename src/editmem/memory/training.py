@@ -108,6 +108,12 @@ class Training(nn.Module, ABC):
         self.shard.append(torch.tensor(shards))
         self.shards.resize(int(self.shard.used.max()) + 1)
 
+    def _left_by(self, rows: Tensor) -> tuple[Tensor, set[int]]:
+        """Whether each edit is none of `rows`, bool `[N]`, and the shards of those that are not."""
+        gone = torch.ones(len(self.shard), dtype=torch.bool, device=rows.device)
+        gone[rows] = False
+        return gone, set(self.shard.used[gone].tolist())
+
     def _keep(self, rows: Tensor) -> None:
         self.keys.keep(spans(self.targets.lengths.used, rows))
         self.targets.keep(rows)
