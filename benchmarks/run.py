@@ -143,7 +143,8 @@ class _Run:
     def __init__(self, spec: RunSpec, folder: RunFolder, parts: Registry) -> None:
         self.spec, self.folder, self.parts = spec, folder, parts
         self.metrics = {name: parts.metrics[name] for name in spec.metrics}
-        self.records = draw(parts.load_records(spec.dataset, spec.data, spec.part), spec.sizes[-1], spec.seed)
+        records = parts.load_records(spec.dataset, spec.data, spec.part)[: spec.within]
+        self.records = draw(records, spec.sizes[-1], spec.seed)
         self.session = parts.methods[spec.method](*parts.load_host(spec.model), spec.options, spec.seed)
         self.progress = replace(folder.progress)
         self.before = self._before()

@@ -25,6 +25,8 @@ class RunSpec:
         options: settings of the method, plain data.
         data: where the data set lies; None for one that needs no files.
         metrics: keys of `benchmarks.metrics.METRICS`.
+        within: only so many of the part's records, the first ones, are drawn from; None for all. For hosts that know
+            no more of a data set.
 
     Raises:
         ValueError: if sizes do not rise from 1 or more, or the part is unknown.
@@ -39,6 +41,7 @@ class RunSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
     data: str | None = None
     metrics: tuple[str, ...] = ()
+    within: int | None = None
 
     def __post_init__(self) -> None:
         if not self.sizes or self.sizes[0] < 1 or list(self.sizes) != sorted(set(self.sizes)):
@@ -48,7 +51,8 @@ class RunSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as they stand after a trip through JSON."""
-        return json.loads(json.dumps(asdict(self)))
+        fields = json.loads(json.dumps(asdict(self)))
+        return {name: value for name, value in fields.items() if name != "within" or value is not None}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "RunSpec":

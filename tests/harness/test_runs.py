@@ -245,6 +245,14 @@ def test_drawing_is_nested() -> None:
         draw(records, 61, 0)
 
 
+def test_only_the_first_records_are_drawn_from(tmp_path: Path) -> None:
+    spec = RunSpec("host", "leaky", "letters", (5,), metrics=("reliability",), within=5)
+    edits = read_lines(run.execute(spec, tmp_path, parts=parts()) / "edits.jsonl")
+    assert sorted(line["id"] for line in edits) == [f"r{i}" for i in range(5)]
+    assert RunSpec.from_dict(spec.to_dict()) == spec
+    assert "within" not in RunSpec("host", "leaky", "letters", (5,)).to_dict()
+
+
 def test_slugs() -> None:
     assert SPEC.slug == "host-leaky-letters-50-s3-" + SPEC.slug[-8:]
     assert SPEC.slug == RunSpec.from_dict(json.loads(json.dumps(SPEC.to_dict()))).slug
