@@ -289,3 +289,55 @@ def test_which_shards_make_a_side(wrapped, inference, group, groups):
 def test_settings_that_are_refused(settings, message):
     with pytest.raises(SpecError, match=message):
         WiseSpec(**settings)
+
+
+@pytest.mark.parametrize("settings", [{}, SGD], ids=["solve", "sgd"])
+def test_in_half_precision(tiny, settings):
+    model = copy.deepcopy(tiny[0]).to(torch.bfloat16)
+    with editmem.wrap(model, {"method": "wise", **settings}, tokenizer=tiny[1]) as editor:
+        bare = logits(editor, OTHERS)
+        editor.edit(EDITS)
+        assert editor._memory.learned.shards.deltas.dtype == torch.bfloat16
+        assert says(editor, EDITS) == [True] * len(EDITS)
+        assert torch.equal(logits(editor, OTHERS), bare)
+
+
+def test_compiled(wrapped):
+    torch._dynamo.reset()
+    editor = wrapped(shard_edits=4)
+    editor.edit(EDITS)
+    plain = logits(editor, PROMPTS + OTHERS)
+    editor.model.forward = torch.compile(editor.model.forward, backend="eager")
+    assert torch.allclose(logits(editor, PROMPTS + OTHERS), plain, atol=1e-4)
+    assert says(editor, EDITS) == [True] * len(EDITS)
+
+
+def test_the_same_in_every_way_of_reading(wrapped):
+    """Padded batches on either side, with and without cache, token by token, in beams, and in a chat."""
+    editor = wrapped(shard_edits=4)
+    editor.edit(EDITS)
+    tokenizer, model = editor.tokenizer, editor.model
+    prompts = ["What is the capital of Spain?", PROMPTS[0], OTHERS[1]]
+    inputs = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left", return_token_type_ids=False)
+    expected = model.generate(**inputs, max_new_tokens=6, do_sample=False)
+    assert torch.equal(model.generate(**inputs, max_new_tokens=6, do_sample=False, use_cache=False), expected)
+    width = inputs["input_ids"].shape[1]
+    for row, prompt in enumerate(prompts):
+        ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
+        cache, token = None, ids
+        for step in range(6):
+            with torch.no_grad():
+                out = model(input_ids=token, past_key_values=cache, use_cache=True)
+            cache, token = out.past_key_values, out.logits[:, -1:].argmax(-1)
+            if int(expected[row, width + step]) == tokenizer.pad_token_id:
+                break
+            assert int(token) == int(expected[row, width + step]), (prompt, step)
+    right = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="right", return_token_type_ids=False)
+    with torch.no_grad():
+        ends = model(**right).logits[torch.arange(3), right["attention_mask"].sum(1) - 1]
+    assert torch.equal(ends.argmax(-1), expected[:, width])
+    chat = tokenizer.apply_chat_template(
+        [{"role": "user", "content": PROMPTS[0]}], add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    said = model.generate(**chat, max_new_tokens=6, do_sample=False, num_beams=3)
+    assert "Sydney" in tokenizer.decode(said[0, chat["input_ids"].shape[1] :])
