@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from editmem.tiny.people import ANSWERS, invent
 from editmem.tiny.world import Fact, facts, phrasings
@@ -101,8 +101,8 @@ STYLES, SHARES = ("raw", "chat", "raw-two", "chat-two"), (0.52, 0.34, 0.07, 0.07
 
 def batches(
     tokenizer: PreTrainedTokenizerFast, size: int, rng: random.Random
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Endless (token ids, loss weights), each `[size, T]`: every fact in every phrasing, over and over."""
+) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
+    """Endless (inputs, loss weights `[size, T]`): every fact in every phrasing, over and over."""
     every = [(fact, form) for fact in facts() for form in range(len(phrasings()[fact.relation]))]
     stream = itertools.chain.from_iterable(rng.sample(every, len(every)) for _ in itertools.count())
     while True:
@@ -115,28 +115,30 @@ def batches(
             weights = [0.05 if i % 2 == 0 else 1.0 for i, piece in enumerate(ids) for _ in piece]
             rows.append(([token for piece in ids for token in piece], weights))
         width = max(len(ids) for ids, _ in rows)
-        yield (
-            torch.tensor([ids + [tokenizer.pad_token_id] * (width - len(ids)) for ids, _ in rows]),
-            torch.tensor([weights + [0.0] * (width - len(weights)) for _, weights in rows]),
-        )
+        ids = torch.tensor([ids + [tokenizer.pad_token_id] * (width - len(ids)) for ids, _ in rows])
+        shares = torch.tensor([weights + [0.0] * (width - len(weights)) for _, weights in rows])
+        yield {"input_ids": ids, "attention_mask": (shares > 0).long()}, shares
 
 
 def train(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, minutes: float, seed: int, peak_lr: float = 3e-3
+    model: PreTrainedModel,
+    lessons: Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]],
+    minutes: float,
+    peak_lr: float = 3e-3,
 ) -> None:
     """Learn for the given time; the learning rate follows the clock, so that any machine ends at a minimum."""
     optimiser = torch.optim.AdamW(model.parameters(), lr=peak_lr, weight_decay=0.02, betas=(0.9, 0.98))
     start = time.monotonic()
-    for step, (ids, weights) in enumerate(batches(tokenizer, 256, random.Random(seed))):
+    for step, (inputs, weights) in enumerate(lessons):
         spent = (time.monotonic() - start) / (60 * minutes)
         if spent >= 1:
             break
         for group in optimiser.param_groups:
             group["lr"] = peak_lr * min(1.0, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * spent)))
         with torch.autocast("cpu", torch.bfloat16):
-            logits = model(input_ids=ids, attention_mask=(weights > 0).long(), use_cache=False).logits
+            logits = model(**inputs, use_cache=False).logits
         loss = torch.nn.functional.cross_entropy(
-            logits[:, :-1].float().flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
+            logits[:, :-1].float().flatten(0, 1), inputs["input_ids"][:, 1:].flatten(), reduction="none"
         )
         loss = (loss * weights[:, 1:].flatten()).sum() / weights[:, 1:].sum()
         optimiser.zero_grad()
@@ -170,7 +172,7 @@ def main() -> None:
         model = build_model(tokenizer)
     tokenizer.save_pretrained(args.out)
     log.info("%d facts, %d parameters", len(facts()), model.num_parameters())
-    train(model, tokenizer, args.minutes, args.seed)
+    train(model, batches(tokenizer, 256, random.Random(args.seed)), args.minutes)
     model.eval().to(torch.float16).save_pretrained(args.out)
 
 
