@@ -51,7 +51,7 @@ def build() -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
     language, tokenizer = tiny()
     tokenizer.add_tokens([IMAGE], special_tokens=True)
     language.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    image = tokenizer.convert_tokens_to_ids([IMAGE])[0]
+    image = tokenizer.get_vocab()[IMAGE]
     vision = CLIPVisionConfig(
         hidden_size=128, intermediate_size=384, num_hidden_layers=4, num_attention_heads=4, image_size=SIZE,
         patch_size=PATCH, projection_dim=128,
