@@ -39,7 +39,7 @@ def scale_picture(path: Path) -> Figure:
     for panel, (title, (unit, factor, names)) in zip(axes, PANELS.items(), strict=True):
         for name, (marker, dash, colour) in zip(names, LINES, strict=False):
             values = [line[name] * factor for line in lines]
-            panel.plot(sizes, values, marker=marker, linestyle=dash, color=colour, label=name)
+            panel.plot(sizes, values, marker=marker, linestyle=dash, color=colour, label=name.replace(" seconds", ""))
         edits_axis(panel, sizes)
         tidy(panel, title, "edits", unit)
         lowest = min(line[name] for line in lines for name in names)
