@@ -119,15 +119,14 @@ def side_overheads() -> dict[str, float]:
     result = {}
     places = ["Australia", "France", "Spain", "Japan", "Italy", "Norway", "Peru", "Kenya"]
     for inference in ("merge", "retrieve"):
-        for batch in (1, 8):
-            spec = editmem.WiseSpec(inference=inference, shard_edits=2, renderings=False, threshold=0.9)
-            editor = editmem.wrap(host(len(tokenizer)), spec, tokenizer=tokenizer)
-            editor.edit([(f"The capital of {place} is", " ".join(["Sydney"] * TOKENS)) for place in places])
-            for name, prompt in (("unmatched", "Why is the sky blue?"), ("matched", "The capital of Japan is")):
+        spec = editmem.WiseSpec(inference=inference, shard_edits=2, renderings=False, threshold=0.9)
+        editor = editmem.wrap(host(len(tokenizer)), spec, tokenizer=tokenizer)
+        editor.edit([(f"The capital of {place} is", " ".join(["Sydney"] * TOKENS)) for place in places])
+        for name, prompt in (("unmatched", "Why is the sky blue?"), ("matched", "The capital of Japan is")):
+            result[f"{inference}, {name}, an edit acts"] = float(editor.explain(prompt).edit is not None)
+            for batch in (1, 8):
                 ids = torch.tensor([tokenizer(prompt)["input_ids"]] * batch)
-                result[f"{inference}, batch {batch}, {name}"] = ratio(editor, ids)
-                acts = editor.explain(prompt).edit is not None
-                result[f"{inference}, batch {batch}, {name}, acts"] = float(acts)
+                result[f"{inference}, {name}, batch {batch}"] = ratio(editor, ids, rounds=6)
     return result
 
 
