@@ -3,12 +3,34 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 LINES = ("edits.jsonl", "early.jsonl", "scores.jsonl")
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """A run's folder, made if need be, for this process alone.
+
+    Raises:
+        ValueError: if another process holds it; a process that ends, however it does, holds nothing any more.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(f"{path} is being written by another process; wait for it, or end it") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @dataclass

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
-from benchmarks.folder import RunFolder
+from benchmarks.folder import RunFolder, held
 from benchmarks.metrics.base import Metric, Score
 from benchmarks.records import Record
 from benchmarks.session import Session
@@ -99,14 +99,16 @@ def execute(spec: RunSpec, out: Path, command: str = "", parts: Registry | None 
         The run's folder.
 
     Raises:
-        ValueError: if a name in the spec is unknown, or records are too few.
+        ValueError: if a name in the spec is unknown, records are too few, or another process is making the run.
     """
     parts = parts or registry()
     check_names(spec, parts)
-    folder = RunFolder(out / spec.slug, _description(spec, command, parts))
-    if not folder.progress.finished:
-        _Run(spec, folder, parts).go()
-    return folder.path
+    path = out / spec.slug
+    with held(path):
+        folder = RunFolder(path, _description(spec, command, parts))
+        if not folder.progress.finished:
+            _Run(spec, folder, parts).go()
+    return path
 
 
 def check_names(spec: RunSpec, parts: Registry) -> None:

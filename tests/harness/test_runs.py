@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks import run, scale
-from benchmarks.folder import read_json, read_lines, read_progress
+from benchmarks.folder import held, read_json, read_lines, read_progress
 from benchmarks.methods import METHODS
 from benchmarks.metrics.base import Metric, Score
 from benchmarks.records import Probe, Record
@@ -243,6 +243,13 @@ def test_drawing_is_nested() -> None:
     assert draw(records, 40, 1) != draw(records, 40, 2)
     with pytest.raises(ValueError, match="61 edits are wanted, and the data set has 60"):
         draw(records, 61, 0)
+
+
+def test_two_processes_never_make_the_same_run(tmp_path: Path) -> None:
+    spec = RunSpec("host", "leaky", "letters", (5,), metrics=("reliability",))
+    with held(tmp_path / spec.slug), pytest.raises(ValueError, match="being written by another process"):
+        run.execute(spec, tmp_path, parts=parts())
+    assert run.execute(spec, tmp_path, parts=parts()).exists()
 
 
 def test_only_the_first_records_are_drawn_from(tmp_path: Path) -> None:
