@@ -119,7 +119,7 @@ def side_overheads() -> dict[str, float]:
     result = {}
     places = ["Australia", "France", "Spain", "Japan", "Italy", "Norway", "Peru", "Kenya"]
     for inference in ("merge", "retrieve"):
-        spec = editmem.WiseSpec(inference=inference, shard_edits=2, renderings=False, threshold=0.9)
+        spec = editmem.WiseSpec(inference=inference, shard_edits=2, renderings=False, threshold=0.3)
         editor = editmem.wrap(host(len(tokenizer)), spec, tokenizer=tokenizer)
         editor.edit([(f"The capital of {place} is", " ".join(["Sydney"] * TOKENS)) for place in places])
         for name, prompt in (("unmatched", "Why is the sky blue?"), ("matched", "The capital of Japan is")):
