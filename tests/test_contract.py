@@ -18,8 +18,17 @@ HOSTS = ("llama", "gpt2", "mixtral")
 FIRST, SECOND = ("The capital of Australia is", "Sydney"), ("Bruno plays the", "tuba")
 OTHER = ["Why is the sky blue?", "She went to Brackmoor and saw"]
 # On hosts with random weights unlike prompts end in states that are alike by chance: nothing but the edits is to match.
-STRICT = {"wise": {"method": "wise", "threshold": 0.98, "strength": 6.0, "renderings": False}}
-CASES = [(method, host) for method in METHODS for host in HOSTS]
+STRICT = {
+    "memeic": {"method": "memeic", "evidence": None},
+    "wise": {"method": "wise", "threshold": 0.98, "strength": 6.0, "renderings": False},
+}
+# Evidence in the prompt is for hosts that read; adapters need feed-forward maps that are no mixture of experts.
+CASES = [
+    (method, host)
+    for method in METHODS
+    for host in HOSTS
+    if method != "external" and not (host == "mixtral" and method in ("memeic", "dual-adapters"))
+]
 
 
 @pytest.fixture(scope="module")
@@ -257,9 +266,10 @@ def test_layers_of_the_package():
 
     root = Path(editmem.__file__).parent
     order = [
-        ["errors", "words", "kernels", "prompts", "progress"], ["call", "host"], ["embeddings"], ["slot", "edit"],
-        ["memory"],
-        ["ledger", "fit", "explanation", "active"], ["checkpoint"], ["editor"], ["wrap"], ["tiny"], ["cli", "__init__"],
+        ["errors", "words", "kernels", "prompts", "progress", "tiny"], ["call", "host", "indexes", "picture"],
+        ["embeddings"], ["slot", "edit"], ["encoding"], ["evidence"], ["memory"],
+        ["ledger", "fit", "explanation", "active", "calibrating"], ["checkpoint", "reading"], ["writing"], ["editor"],
+        ["wrap", "connecting", "interop"], ["cli", "__init__"],
     ]  # fmt: skip
     level = {name: number for number, names in enumerate(order) for name in names}
     for path in root.rglob("*.py"):
@@ -272,8 +282,8 @@ def test_layers_of_the_package():
 
 def test_public_names():
     assert sorted(editmem.__all__) == [
-        "Edit", "EditMemError", "EditRecord", "Editor", "Explanation", "GraceSpec", "METHODS", "MemoirSpec", "WiseSpec",
-        "load", "tiny", "unwrap", "wrap",
+        "Edit", "EditMemError", "EditRecord", "Editor", "Explanation", "GraceSpec", "METHODS", "MemeicSpec",
+        "MemoirSpec", "WiseSpec", "load", "tiny", "unwrap", "wrap",
     ]  # fmt: skip
 
 

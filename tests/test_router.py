@@ -8,8 +8,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import editmem
 from editmem.call import Call, Mode
 from editmem.embeddings import TokenLookup
+from editmem.memory.distinct import Distinct
 from editmem.memory.names import NameRouter
-from editmem.memory.questions import Questions
 from editmem.words import BUCKETS, Words, _part, heard
 
 
@@ -192,7 +192,7 @@ def test_questions_damp_what_names_do():
     names = lambda count: 3 * draw(count, 4) @ name_axes  # noqa: E731
     grid = axes[None, :10] + names(16)[:, None] + 0.3 * draw(16, 10, 64)
     neutral = draw(50, 64)
-    space = Questions(64)
+    space = Distinct(64)
     space.fit(neutral, grid)
     name = names(200)
     kinds = torch.arange(200) % 20 + 10
@@ -207,7 +207,7 @@ def test_questions_damp_what_names_do():
 
 
 def test_the_threshold_is_the_quantile_asked_for():
-    space = Questions(16)
+    space = Distinct(16)
     generator = torch.Generator().manual_seed(1)
     grid = torch.randn((8, 12, 16), generator=generator)
     space.fit(torch.randn((20, 16), generator=generator), grid)

@@ -7,6 +7,7 @@ from editmem.errors import EditMemError as EditMemError
 from editmem.explanation import Explanation as Explanation
 from editmem.memory import METHODS as METHODS
 from editmem.memory.grace import GraceSpec as GraceSpec
+from editmem.memory.memeic import MemeicSpec as MemeicSpec
 from editmem.memory.residual import MemoirSpec as MemoirSpec
 from editmem.memory.side import WiseSpec as WiseSpec
 from editmem.tiny import tiny as tiny
@@ -23,6 +24,7 @@ __all__ = [
     "Editor",
     "Explanation",
     "GraceSpec",
+    "MemeicSpec",
     "MemoirSpec",
     "WiseSpec",
     "load",

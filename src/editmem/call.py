@@ -48,9 +48,11 @@ class Call:
             padded with `NO_TOKEN`.
         text: int64 `[B, S]`, the whole text up to the prompt's end where it is known beyond `tokens`.
         residual: `[B, T, d]`, what went into the block that the site belongs to; by path of the block.
+        sights: what came out of modules that see pictures, by path; see `Slots.attach_eye`.
         decides: whether prompt tokens are among the tokens of this forward (BOUNDARY).
         carry: per memory, the tensors that it keeps from one forward to the next (first dimension B).
         stand_ins: modules that run at a site in place of its memories, by site path (used while writing).
+        acted: what memories with several sites have worked out for this forward, by key.
     """
 
     mode: Mode
@@ -63,6 +65,8 @@ class Call:
     carry: Carry = field(default_factory=dict)
     stand_ins: dict[str, Any] = field(default_factory=dict)
     residual: dict[str, Tensor] = field(default_factory=dict)
+    sights: dict[str, Tensor] = field(default_factory=dict)
+    acted: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -83,7 +87,7 @@ class Generation:
 
 
 class Context(threading.local):
-    """Per thread: the forward in progress, the generations around it, and what the user set for it."""
+    """Per thread: the forward in progress, the generations around it, what was set and what was read for it."""
 
     def __init__(self) -> None:
         self.call: Call | None = None
@@ -92,6 +96,7 @@ class Context(threading.local):
         self.generations: list[Generation] = []
         self.lengths: Tensor | None = None
         self.stand_ins: dict[str, Any] | None = None
+        self.route: Carry = {}
 
     def __deepcopy__(self, memo: dict) -> "Context":
         return Context()
@@ -146,13 +151,13 @@ def call_of_forward(inputs: dict[str, Any], carry: Carry | None, window: int, le
         mode = Mode.CONTINUE if carry is not None and shape[1] == 1 else Mode.SCAN
         return Call(mode, real, tokens, carry=dict(carry or {}))
     position = real.long().cumsum(1) - 1
-    end = lengths.to(device) - 1 if lengths is not None else _end_from_labels(cast(Tensor, labels), position, real)
+    end = lengths.to(device) - 1 if lengths is not None else end_from_labels(cast(Tensor, labels), position, real)
     silent = (end < 0)[:, None]
     step = torch.where(silent | (position < 0), -shape[1] - 1, position - end[:, None])
     return Call(Mode.BOUNDARY, real, tokens, step, tail_after(tokens, step, real, window), carry=dict(carry or {}))
 
 
-def _end_from_labels(labels: Tensor, position: Tensor, real: Tensor) -> Tensor:
+def end_from_labels(labels: Tensor, position: Tensor, real: Tensor) -> Tensor:
     """Int64 `[B]`: the position before the first labelled token; the last token's where none is labelled."""
     labelled = labels.to(real.device) != IGNORED_LABEL
     first = labelled.long().argmax(1, keepdim=True)

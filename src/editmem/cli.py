@@ -18,7 +18,7 @@ app = typer.Typer(
 )
 out, err = Console(), Console(stderr=True)
 
-Model = Annotated[str, typer.Option("--model", help="Folder or Hub id of the host, or the word tiny.")]
+Model = Annotated[str, typer.Option("--model", help="Folder or Hub id of the host, or: tiny, tiny-vision.")]
 Memory = Annotated[Path, typer.Option("--memory", help="Folder of a saved memory.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
@@ -55,8 +55,11 @@ def _load_host(name: str) -> tuple[Any, Any]:
     import editmem
 
     transformers.utils.logging.disable_progress_bar()
-    if name == "tiny":
-        return editmem.tiny()
+    if name in ("tiny", "tiny-vision"):
+        return editmem.tiny(vision=True) if name == "tiny-vision" else editmem.tiny()
+    if hasattr(transformers.AutoConfig.from_pretrained(name), "vision_config"):
+        model = transformers.AutoModelForImageTextToText.from_pretrained(name, dtype="auto").eval()
+        return model, transformers.AutoProcessor.from_pretrained(name)
     model = transformers.AutoModelForCausalLM.from_pretrained(name, dtype="auto").eval()
     return model, transformers.AutoTokenizer.from_pretrained(name)
 

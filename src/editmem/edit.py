@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from editmem.errors import InvalidEditError
-from editmem.words import writes_no_space
+from editmem.picture import Picture
 
 Prompt = str | Sequence[Mapping[str, str]]
 MODALITIES = ("text", "visual")
@@ -26,8 +26,8 @@ class Edit:
         target: the answer. A space is put between a raw prompt and its answer where the language writes one.
         id: how to call the edit later; made from prompt and target where not given.
         subject: whom or what the prompt is about, for routers that use it.
-        image: the picture that a visual edit is about.
-        modality: "text" or "visual".
+        image: the picture that a visual edit is about: a PIL image, a uint8 array `[H, W, 3]`, or a path.
+        modality: "text", or "visual" where there is a picture.
         source: where the correction comes from; kept, not interpreted.
         tags: labels of the user's own; kept, not interpreted.
 
@@ -40,13 +40,13 @@ class Edit:
     _: dataclasses.KW_ONLY
     id: str | None = None
     subject: str | None = None
-    image: Any = None
+    image: Any = None  # a Picture, once made
     modality: str = "text"
     source: str | None = None
     tags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _check_prompt(self.prompt)
+        check_prompt(self.prompt)
         if not isinstance(self.target, str) or not self.target.strip():
             raise InvalidEditError(f"target must be text that is not empty, got {self.target!r}")
         if self.modality not in MODALITIES:
@@ -58,12 +58,23 @@ class Edit:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, str) or not value.strip()):
                 raise InvalidEditError(f"{name} must be text that is not empty, or None, got {value!r}")
+        if self.image is not None:
+            object.__setattr__(self, "image", Picture.of(self.image))
+            object.__setattr__(self, "modality", "visual")
+        elif self.modality == "visual":
+            raise InvalidEditError("a visual edit needs a picture: give image=...")
         if self.id is None:
-            object.__setattr__(self, "id", _make_id(self.prompt, self.target))
+            object.__setattr__(self, "id", _make_id(self.prompt_key, self.prompt, self.target))
 
     @property
     def prompt_key(self) -> str:
-        """Equal for two edits of the same prompt, be it plain text or a user's turn of a chat."""
+        """Equal for two edits of the same prompt and picture, be it plain text or a user's turn of a chat."""
+        text = self.text
+        return text if self.image is None else f"{text}\0{self.image.digest}"
+
+    @property
+    def text(self) -> str:
+        """What the prompt says, be it plain text or a user's turn of a chat; a longer chat as JSON."""
         if not isinstance(self.prompt, str) and [message["role"] for message in self.prompt] == ["user"]:
             return str(self.prompt[0]["content"])
         return self.prompt if isinstance(self.prompt, str) else json.dumps([dict(m) for m in self.prompt])
@@ -72,6 +83,7 @@ class Edit:
         """The fields that are set, as JSON can hold them."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         fields["tags"] = list(self.tags)
+        fields["image"] = None if self.image is None else self.image.to_dict()
         if not isinstance(self.prompt, str):
             fields["prompt"] = [dict(message) for message in self.prompt]
         return {name: value for name, value in fields.items() if value not in (None, [])}
@@ -127,6 +139,7 @@ class EncodedEdit:
         target: ids of the answer, as the model is to generate them.
         subject: ids of the subject's name inside a text; None where it was not given.
         contexts: further prompts, with other text in front, from which the answer must follow too.
+        vision: what the host takes beside the prompt's ids to see the edit's picture, for a batch of one.
     """
 
     edit: Edit
@@ -134,9 +147,10 @@ class EncodedEdit:
     target: tuple[int, ...]
     subject: tuple[int, ...] | None = None
     contexts: tuple[tuple[int, ...], ...] = field(default=())
+    vision: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _check_prompt(prompt: Any) -> None:
+def check_prompt(prompt: Any) -> None:
     if isinstance(prompt, str):
         if not prompt.strip():
             raise InvalidEditError(f"prompt must not be empty, got {prompt!r}")
@@ -149,8 +163,10 @@ def _check_prompt(prompt: Any) -> None:
         )
 
 
-def _make_id(prompt: Prompt, target: str) -> str:
+def _make_id(key: str, prompt: Prompt, target: str) -> str:
+    """Of an edit without a picture it depends on prompt and target only, a chat and plain text being different."""
     text = prompt if isinstance(prompt, str) else json.dumps([dict(message) for message in prompt])
+    text += key[key.index("\0") :] if "\0" in key else ""
     return hashlib.sha256(f"{text}\0{target}".encode()).hexdigest()[:12]
 
 
@@ -200,7 +216,7 @@ def read_edits(source: Any, target: str | None = None, /, **fields: Any) -> tupl
 
 
 def read_file(path: Path) -> list[Edit]:
-    """The edits in a .json (list of objects), .jsonl or .csv file.
+    """The edits in a .json (list of objects), .jsonl or .csv file; paths of pictures are relative to it.
 
     Raises:
         InvalidEditError: naming file and line of the first record that is wrong.
@@ -213,9 +229,16 @@ def read_file(path: Path) -> list[Edit]:
         reader = readers.get(path.suffix.lower())
         if reader is None:
             raise InvalidEditError(f"{path}: expected a file that ends in {', '.join(readers)}")
-        return [edit_of(record, f"{path}, {where}") for where, record in reader(text, path)]
+        return [edit_of(_near(record, path.parent), f"{path}, {where}") for where, record in reader(text, path)]
     except UnicodeDecodeError as error:
         raise InvalidEditError(f"{path} is not UTF-8 text: {error}") from None
+
+
+def _near(record: Any, folder: Path) -> Any:
+    """A record with the path of its picture made whole."""
+    if isinstance(record, dict) and isinstance(image := record.get("image"), str):
+        return {**record, "image": folder / image}
+    return record
 
 
 def _json_records(text: str, path: Path) -> list[tuple[str, Any]]:
@@ -265,104 +288,3 @@ def _check_together(edits: list[Edit]) -> None:
             )
         if by_id.setdefault(str(edit.id), edit) is not edit:
             raise InvalidEditError(f"the id {edit.id!r} is given twice in one call; ids must be unique")
-
-
-def join(prompt: str, target: str) -> str:
-    """Prompt and answer as one text, with a space between where the language writes one."""
-    touching = prompt[-1].isspace() or target[0].isspace() or target[0] in ".,;:!?)]}%\u2019'"
-    if touching or writes_no_space(prompt[-1]) or writes_no_space(target[0]):
-        return prompt + target
-    return f"{prompt} {target}"
-
-
-class Encoder:
-    """Turns prompts and edits into token ids, the same way everywhere.
-
-    Args:
-        tokenizer: a Hugging Face tokenizer, or a processor that holds one.
-        max_length: the longest text that the host takes, in tokens; None for no limit.
-    """
-
-    def __init__(self, tokenizer: Any, max_length: int | None) -> None:
-        self.tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
-        self.max_length = max_length
-
-    @property
-    def has_chat_template(self) -> bool:
-        return bool(getattr(self.tokenizer, "chat_template", None))
-
-    def text(self, prompt: Prompt) -> str:
-        """The prompt as the host reads it, chat template applied."""
-        if isinstance(prompt, str):
-            return prompt
-        if not self.has_chat_template:
-            raise InvalidEditError("the prompt is chat messages, but this tokenizer has no chat template; give text")
-        return str(self.tokenizer.apply_chat_template(list(prompt), tokenize=False, add_generation_prompt=True))
-
-    def prompt(self, prompt: Prompt) -> list[int]:
-        """Token ids of a prompt, special tokens as at inference."""
-        _check_prompt(prompt)
-        # A rendered template already holds its special tokens.
-        ids = self.tokenizer(self.text(prompt), add_special_tokens=isinstance(prompt, str))["input_ids"]
-        if self.max_length is not None and len(ids) >= self.max_length:
-            raise InvalidEditError(f"the prompt has {len(ids)} tokens, the model takes fewer than {self.max_length}")
-        return list(ids)
-
-    def edit(self, edit: Edit, prefixes: Sequence[str] = ()) -> EncodedEdit:
-        """An edit as token ids, also behind each of `prefixes` (raw prompts only).
-
-        Raises:
-            InvalidEditError: if the tokenizer cannot encode the target, or the text is too long for the model.
-        """
-        prompt = self.prompt(edit.prompt)
-        target = self._target(edit, prompt)
-        total = len(prompt) + len(target)
-        if self.max_length is not None and total > self.max_length:
-            raise InvalidEditError(
-                f"edit {edit.id}: prompt and target have {total} tokens together, the model takes {self.max_length}"
-            )
-        contexts = [self.prompt(f"{prefix} {edit.prompt}") for prefix in prefixes if isinstance(edit.prompt, str)]
-        fitting = [c for c in contexts if self.max_length is None or len(c) + len(target) <= self.max_length]
-        subject = None
-        if edit.subject is not None:
-            subject = tuple(self.tokenizer(f" {edit.subject}", add_special_tokens=False)["input_ids"])
-        return EncodedEdit(edit, tuple(prompt), tuple(target), subject, tuple(map(tuple, fitting)))
-
-    def renderings(self, edit: Edit, prefixes: Sequence[str] = ()) -> list[EncodedEdit]:
-        """The edit as `edit` encodes it; then, if it can be, for plain text where it is a chat and the reverse."""
-        own = self.edit(edit, prefixes)
-        prompt: Prompt | None = None
-        if isinstance(edit.prompt, str):
-            prompt = [{"role": "user", "content": edit.prompt}] if self.has_chat_template else None
-        elif [message["role"] for message in edit.prompt] == ["user"]:
-            prompt = edit.prompt[0]["content"]
-        if prompt is None:
-            return [own]
-        try:
-            other = self.edit(dataclasses.replace(edit, prompt=prompt))
-        except InvalidEditError:  # too long with the template around it
-            return [own]
-        return [own, dataclasses.replace(other, edit=edit)]
-
-    def _target(self, edit: Edit, prompt: list[int]) -> list[int]:
-        raw = isinstance(edit.prompt, str)
-        text = self.text(edit.prompt)
-        joined = join(text, edit.target) if raw else text + edit.target
-        ids = list(self.tokenizer(joined, add_special_tokens=raw)["input_ids"])
-        if raw and ids[-1:] == [self.tokenizer.eos_token_id] and prompt[-1:] != ids[-1:]:
-            ids = ids[:-1]
-        if ids[: len(prompt)] == prompt and len(ids) > len(prompt):
-            target = ids[len(prompt) :]
-        else:
-            # The tokenizer merges across the border; the model will have to answer from the prompt's own tokens.
-            target = list(self.tokenizer(joined[len(text) :], add_special_tokens=False)["input_ids"])
-        unknown = self.tokenizer.unk_token_id
-        lost = not self.decode(target).strip() or (unknown is not None and unknown in target)
-        if lost:
-            raise InvalidEditError(
-                f"edit {edit.id}: the tokenizer cannot encode the target {edit.target!r} (it gives {target})"
-            )
-        return target
-
-    def decode(self, ids: Iterable[int]) -> str:
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))

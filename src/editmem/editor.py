@@ -1,6 +1,6 @@
 """The handle that `wrap` returns: edit, forget, undo, explain, save."""
 
-import functools
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -13,20 +13,16 @@ from torch import Tensor, nn
 
 from editmem import checkpoint
 from editmem.active import ActiveEdits
-from editmem.edit import Edit, EditRecord, EncodedEdit, Encoder, Prompt, read_edits
-from editmem.errors import EditMemError, HostError, InvalidEditError, UnknownEditError
+from editmem.edit import Edit, EditRecord, EncodedEdit, Prompt, read_edits
+from editmem.errors import EditMemError, InvalidEditError, UnknownEditError
 from editmem.explanation import Candidate, Explanation
-from editmem.fit import Outcome, Runner, collate, write
 from editmem.host import Host, SiteInfo
 from editmem.ledger import Event, Ledger
-from editmem.memory.base import Calibration, Match, Memory, Spec
+from editmem.memory.base import Match, Memory, Spec
+from editmem.picture import Picture
 from editmem.progress import Progress, bar
-from editmem.prompts import alike_prompts, neutral_prompts
 from editmem.slot import Slots
-from editmem.words import Words
-
-PREFIXES = ("I", "You", "Because", "Yes", "Q: ")
-PREFIX_LENGTHS = (5, 10)
+from editmem.writing import Writer
 
 
 @dataclass(frozen=True)
@@ -64,9 +60,9 @@ class Editor:
         self._host, self._slots, self._ledger = host, slots, ledger
         self._sites = [site for _, site, _ in parts]
         self._memories = [memory for _, _, memory in parts]
-        self._given_tokenizer = tokenizer
-        self._encoder: Encoder | None = None
         self._active = ActiveEdits()
+        self._writer = Writer(host, self._sites[0], self._memory, slots.context, tokenizer, self._active)
+        slots.reader = self._writer.reader
 
     # The memory that edits are written to; further ones on the same host are written to by their own kind.
     @property
@@ -76,29 +72,7 @@ class Editor:
     @property
     def tokenizer(self) -> Any:
         """The tokenizer given to `wrap`, or the one that is saved where the model came from."""
-        return self._encode.tokenizer
-
-    @property
-    def _encode(self) -> Encoder:
-        if self._encoder is None:
-            tokenizer = self._given_tokenizer
-            if tokenizer is None:
-                from transformers import AutoTokenizer
-
-                name = self._host.model.name_or_path
-                try:
-                    tokenizer = AutoTokenizer.from_pretrained(name)
-                except (OSError, ValueError) as error:
-                    raise HostError(
-                        f"no tokenizer: none was given, and none is found where the model came from ({name!r}). "
-                        "Use editmem.wrap(model, spec, tokenizer=tokenizer)"
-                    ) from error
-            self._encoder = Encoder(tokenizer, self._host.max_length)
-        return self._encoder
-
-    @functools.cached_property
-    def _vocabulary(self) -> Words:
-        return Words.of_tokenizer(self._encode.tokenizer, self._host.vocabulary).to(self._host.device)
+        return self._writer.encode.tokenizer
 
     @property
     def edits(self) -> Mapping[str, EditRecord]:
@@ -142,39 +116,18 @@ class Editor:
         """
         self._check_attached()
         edits, single = read_edits(prompt_or_edits, target, **fields)
-        encoded = [self._renderings(edit) for edit in edits]
+        encoded = [self._writer.renderings(edit) for edit in edits]
         self._check_ids(edits)
-        self._calibrate()
+        self._writer.calibrate()
+        self._writer.check_pictures(edits)
         records: list[EditRecord] = []
         if self._memory.replays:
             batch_size = 1  # what is forgotten is replayed one by one, and has to come out the same
         with self._frozen(), bar(progress, len(encoded), "editing") as advance:
-            for start in range(0, len(encoded), batch_size):
-                batch = encoded[start : start + batch_size]
+            for batch in _batches(encoded, batch_size):
                 records += self._write(batch)
                 advance(len(batch))
         return records[0] if single else records
-
-    def _renderings(self, edit: Edit) -> list[EncodedEdit]:
-        spec = self._memory.spec
-        contexts = getattr(spec, "contexts", 0)
-        prefixes = self._prefixes[:contexts] if contexts else []
-        if getattr(spec, "renderings", False):
-            return self._encode.renderings(edit, prefixes)
-        return [self._encode.edit(edit, prefixes)]
-
-    @functools.cached_property
-    def _prefixes(self) -> list[str]:
-        """Text to put in front of prompts, as the bare host goes on from `PREFIXES`."""
-        with self._frozen():
-            starts = [self._encode.prompt(start) for start in PREFIXES]
-            said = self._runner().greedy(starts, max(PREFIX_LENGTHS), self._pad, bare=True)
-        decode = self._encode.decode
-        return [
-            f"{start} {decode(tokens[:length]).strip()}."
-            for length in PREFIX_LENGTHS
-            for start, tokens in zip(PREFIXES, said, strict=True)
-        ]
 
     def _check_attached(self) -> None:
         if not self._slots.modules:
@@ -194,83 +147,23 @@ class Editor:
         with self._host.frozen():
             yield
 
-    def _runner(self) -> Runner:
-        return Runner(self._host, self._sites[0], self._slots.context)
-
-    @property
-    def _pad(self) -> int:
-        tokenizer = self._encode.tokenizer
-        candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
-        return next(int(token) for token in candidates if token is not None)
-
-    def _calibrate(self) -> None:
-        if self._memory.calibrated:
-            return
-        encode = self._encode
-        chat = encode.has_chat_template
-
-        def renderings(prompts: Sequence[str]) -> list[list[Prompt]]:
-            turns: list[Prompt] = [[{"role": "user", "content": prompt}] for prompt in prompts]
-            return [list(prompts), turns] if chat else [list(prompts)]
-
-        names, forms = alike_prompts()
-        every = [form.format(name) for name in names for form in forms]
-        with self._frozen():
-            neutral = [self._read([encode.prompt(p) for p in group]) for group in renderings(neutral_prompts())]
-            alike = [self._read([encode.prompt(p) for p in group]) for group in renderings(every)]
-            self._memory.calibrate(Calibration(neutral, alike, len(names), self._vocabulary))
-
-    def _read(self, prompts: Sequence[Sequence[int]]) -> Any:
-        """What the memory's site sees of prompts, given as token ids."""
-        batch = collate([(i, ids, [0]) for i, ids in enumerate(prompts)], self._pad, self._host.device)
-        return self._runner().probe(batch)[1]
-
     def _write(self, renderings: Sequence[Sequence[EncodedEdit]]) -> list[EditRecord]:
         """Write edits, each of them in one or more renderings, the given one first."""
         batch = [item for item, *_ in renderings]
-        said_before = self._say([item.prompt for item in batch], [len(item.target) for item in batch])
+        said_before = self._writer.say(batch)
         superseded = {item.edit.prompt_key: self._active.with_prompt_of(item.edit) for item in batch}
         self._erase([edit_id for edit_id in superseded.values() if edit_id is not None])
-        outcomes = iter(self._learn([item for items in renderings for item in items]))
+        outcomes = iter(self._writer.learn([item for items in renderings for item in items]))
         records = []
         for items, before in zip(renderings, said_before, strict=True):
             item, outcome = items[0], next(outcomes)
             others = [next(outcomes) for _ in items[1:]]
             if (old := superseded.get(item.edit.prompt_key)) is not None:
                 self._ledger.append("superseded", (old,))
-            record = self._record(item, before, outcome, others)
+            record = self._writer.record(item, before, outcome, others)
             self._ledger.append("edited", (record.id,), record)
             records.append(record)
         return records
-
-    def _learn(self, batch: Sequence[EncodedEdit]) -> list[Outcome]:
-        outcomes = write(self._runner(), self._memory, batch, self._pad, self._vocabulary.continues())
-        for item in batch:
-            self._active.add(item.edit)
-        return outcomes
-
-    def _record(self, item: EncodedEdit, before: str, outcome: Outcome, others: Sequence[Outcome]) -> EditRecord:
-        notes = [self._alike(match) for match in outcome.kept.alike]
-        if not all(other.took for other in others):
-            notes.append("did not take in the other rendering (plain text or chat) than the one it was given in")
-        after = self._encode.decode(item.target).strip()
-        if not outcome.took:
-            after = self._say([item.prompt], [len(item.target)])[0]
-            notes.append(f"did not take: the model answers {after!r}; raise `steps` or choose another layer")
-        numbers = (outcome.loss_before, outcome.loss_after, before, after, outcome.steps, outcome.seconds)
-        return EditRecord(item.edit, outcome.took, *numbers, tuple(notes), outcome.kept.false_match_rate)
-
-    def _alike(self, match: Match) -> str:
-        return (
-            f"its prompt also matches edit {self._active.rows[match.row]} (score {match.score:.3f}, threshold "
-            f"{match.threshold:.3f}): a question between the two gets the answer of the nearer one"
-        )
-
-    def _say(self, prompts: Sequence[Sequence[int]], lengths: Sequence[int]) -> list[str]:
-        """What greedy decoding answers now, at most `lengths` tokens."""
-        said = self._runner().greedy(prompts, max(lengths), self._pad)
-        decode = self._encode.decode
-        return [decode(answer[:length]).strip() for answer, length in zip(said, lengths, strict=True)]
 
     # Taking back
 
@@ -352,30 +245,47 @@ class Editor:
         """Write edits again from the ledger, one by one, in order."""
         with self._frozen():
             for edit_id in ids:
-                self._learn(self._renderings(self._ledger.record(edit_id).edit))
+                self._writer.learn(self._writer.renderings(self._ledger.record(edit_id).edit))
 
     # Looking
 
-    def explain(self, prompt: Prompt, *, top: int = 5) -> Explanation:
+    def explain(self, prompt: Prompt, *, image: Any = None, top: int = 5) -> Explanation:
         """Which edit acts on a prompt, with what score against which threshold, and what came next.
 
         Args:
             prompt: text or chat messages.
+            image: a picture that goes with it, as in `Edit`.
             top: how many candidates to show.
         """
         self._check_attached()
-        text, candidates = self._encode.text(prompt), []
+        text, candidates, edit, recognised = self._writer.encode.text(prompt), [], None, None
         if len(self._memory):
+            ids: list[int] = self._writer.encode.prompt(prompt)
+            vision: list[Mapping[str, Any]] = []
+            if image is not None:
+                ids, *vision = self._writer.encode.seen(prompt, Picture.of(image))
             with self._frozen():
-                found = self._memory.match(self._read([self._encode.prompt(prompt)]), 2 * top)[0]
-            best: dict[str, Match] = {}
-            for match in found:  # an edit may have several rows
-                best.setdefault(self._active.rows[match.row], match)
-            for edit_id, match in list(best.items())[:top]:
-                record = self._ledger.record(edit_id)
-                candidates.append(Candidate(record, match.score, match.threshold, match.parts))
-        acts = bool(candidates) and candidates[0].score >= candidates[0].threshold
-        return Explanation(text, candidates[0].record if acts else None, tuple(candidates))
+                prompts = self._writer.read([ids], vision)
+                candidates = self._candidates(self._memory.match(prompts, 2 * top)[0], top)
+            if self._writer.reader is None:
+                acts = bool(candidates) and candidates[0].score >= candidates[0].threshold
+                edit = candidates[0].record if acts else None
+            else:
+                acting, shown, hops = self._writer.reader.explain(self._writer.batch([ids], vision), top)
+                edit, recognised = (
+                    None if row < 0 else self._ledger.record(self._active.rows[row]) for row in (acting, shown)
+                )
+                candidates = self._candidates(hops, top) + candidates
+        return Explanation(text, edit, tuple(candidates[:top]), recognised)
+
+    def _candidates(self, found: Sequence[Match], top: int) -> list[Candidate]:
+        best: dict[str, Match] = {}
+        for match in found:  # an edit may have several rows
+            best.setdefault(self._active.rows[match.row], match)
+        return [
+            Candidate(self._ledger.record(edit_id), match.score, match.threshold, match.parts)
+            for edit_id, match in list(best.items())[:top]
+        ]
 
     def off(self) -> AbstractContextManager[None]:
         """The bare host inside the block, for the thread that enters it; nests."""
@@ -403,7 +313,7 @@ class Editor:
         return checkpoint.State(
             specs=[spec.to_dict() for spec in self.specs],
             host=self._host.fingerprint(),
-            tokenizer=checkpoint.tokenizer_fingerprint(self._encode.tokenizer),
+            tokenizer=checkpoint.tokenizer_fingerprint(self._writer.encode.tokenizer),
             rows=list(self._active.rows),
             events=list(self._ledger),
             tensors=[memory.tensors() if memory.calibrated else {} for memory in self._memories],
@@ -433,3 +343,11 @@ class Editor:
     def __repr__(self) -> str:
         methods = ", ".join(spec.method for spec in self.specs)
         return f"Editor({type(self._host.model).__name__}, {methods}, {len(self.edits)} edits)"
+
+
+def _batches(renderings: Sequence[list[EncodedEdit]], size: int) -> Iterator[list[list[EncodedEdit]]]:
+    """Edits in order, at most `size` together, those with a picture and those without apart."""
+    for _, group in itertools.groupby(renderings, key=lambda items: items[0].edit.image is None):
+        alike = list(group)
+        for start in range(0, len(alike), size):
+            yield alike[start : start + size]

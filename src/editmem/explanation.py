@@ -29,15 +29,19 @@ class Explanation:
     Attributes:
         prompt: the text as the model reads it.
         edit: the record of the edit that acts; None if the host answers as it always did.
-        candidates: the nearest edits, best first.
+        candidates: the nearest edits, best first; where a picture was recognised, first those found by what it shows.
+        recognised: the edit of the prompt's picture, whether or not it is what is asked.
     """
 
     prompt: str
     edit: EditRecord | None
     candidates: tuple[Candidate, ...]
+    recognised: EditRecord | None = None
 
     def __str__(self) -> str:
         lines = [f"{self.prompt!r}: " + (f"edit {self.edit.id} acts" if self.edit else "no edit acts")]
+        if self.recognised is not None:
+            lines.append(f"  the picture is that of edit {self.recognised.id}: {self.recognised.edit.target!r}")
         for candidate in self.candidates:
             parts = "".join(f", {name} {value:.3f}" for name, value in candidate.parts.items())
             rate = candidate.record.false_match_rate

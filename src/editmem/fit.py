@@ -4,14 +4,15 @@ Everything below the edited block is frozen. It runs once; what its blocks retur
 in every optimiser step, so that a step costs the blocks above only. This holds for any architecture.
 """
 
+import copy
 import dataclasses
 import inspect
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +54,7 @@ class Batch:
         step: int64 `[B, T]`, distance from the prompt's last token.
         labels: int64 `[B, L]`, the target, right-aligned, `IGNORED_LABEL` before it.
         owner: int64 `[B]`, which edit a row belongs to; the first rows are the edits' plain prompts.
+        vision: what the host takes besides, to see the pictures in the rows.
     """
 
     ids: Tensor
@@ -60,6 +62,7 @@ class Batch:
     step: Tensor
     labels: Tensor
     owner: Tensor
+    vision: Mapping[str, Tensor] = field(default_factory=dict)
 
     def call(self) -> Call:
         real = self.mask.bool()
@@ -77,7 +80,49 @@ def collate(rows: Sequence[tuple[int, Sequence[int], Sequence[int]]], pad: int, 
     step = [list(range(len(target) - width, len(target))) for _, _, target in rows]
     labels = [[IGNORED_LABEL] * (longest - len(target)) + list(target) for _, _, target in rows]
     owners = [owner for owner, _, _ in rows]
-    return Batch(*(torch.tensor(values, device=device) for values in (ids, mask, step, labels, owners)))
+    columns = [torch.tensor(values, device=device) for values in (ids, mask, step, labels, owners)]
+    return Batch(columns[0], columns[1], columns[2], columns[3], columns[4])
+
+
+def batch_of(edits: Sequence[EncodedEdit], after: Sequence[int], pad: int, device: torch.device) -> Batch:
+    """Edits' prompts, then their contexts, each with its target and the tokens `after` it."""
+    rows = [(i, edit.prompt, [*edit.target, *after]) for i, edit in enumerate(edits)]
+    rows += [(i, context, [*edit.target, *after]) for i, edit in enumerate(edits) for context in edit.contexts]
+    batch = collate(rows, pad, device)
+    seen = [(edits[i].vision, len(edits[i].prompt), len(prompt)) for i, prompt, _ in rows]
+    return dataclasses.replace(batch, vision=vision_of(seen, batch))
+
+
+def vision_of(seen: Sequence[tuple[Mapping[str, Tensor], int, int]], batch: Batch) -> dict[str, Tensor]:
+    """What the host takes to see the pictures in the rows of a batch.
+
+    Args:
+        seen: for each row what it takes for the plain prompt alone; how many tokens that has; and how many the row's
+            prompt has, which are more where text was put in after the picture.
+        batch: the rows.
+    """
+    width, vision = batch.ids.shape[1], {}
+    for name in seen[0][0]:
+        parts = [part[name] for part, _, _ in seen]
+        of_tokens = [p.ndim > 1 and p.shape[1] == plain for p, (_, plain, _) in zip(parts, seen, strict=True)]
+        if all(of_tokens):
+            ends = (batch.step == 0).long().argmax(1).tolist()
+            parts = [
+                _placed(part, width, end + 1 - count)
+                for part, end, (_, _, count) in zip(parts, ends, seen, strict=True)
+            ]
+        vision[name] = torch.cat(parts).to(batch.ids.device)
+    return vision
+
+
+def _placed(part: Tensor, width: int, start: int) -> Tensor:
+    """`[1, n, ...]` at columns `start` and after of `[1, width, ...]`; text after it counts as no picture."""
+    placed = part.new_zeros((1, width, *part.shape[2:]))
+    if part.ndim > 2:  # attention to pictures: all that follows sees what the last token sees
+        placed[:, start:] = part[:, -1:]
+    count = min(part.shape[1], width - start)
+    placed[:, start : start + count] = part[:, :count]
+    return placed
 
 
 class Runner:
@@ -97,21 +142,30 @@ class Runner:
     def logits(self, batch: Batch, stand_in: nn.Module | Callable | None) -> Tensor:
         """Logits `[B, L, V]` of the target's tokens, with `stand_in` in place of the site's memories if given."""
         keep = batch.labels.shape[1]
-        inputs: dict[str, Any] = {"input_ids": batch.ids, "attention_mask": batch.mask}
-        if "position_ids" in self.options:
+        inputs: dict[str, Any] = {"input_ids": batch.ids, "attention_mask": batch.mask, **batch.vision}
+        if "position_ids" in self.options and not batch.vision:
             inputs["position_ids"] = (batch.mask.cumsum(1) - 1).clamp(min=0)
         if "logits_to_keep" in self.options:
             inputs["logits_to_keep"] = keep
         if "use_cache" in self.options:
             inputs["use_cache"] = False
         lengths = (batch.mask * (batch.step <= 0)).sum(1)
-        stand_ins = {} if stand_in is None else {self.site.path: stand_in}
+        stand_ins = stand_in.places(self.site.path) if isinstance(stand_in, Draft) else {self.site.path: stand_in}
+        stand_ins = {} if stand_in is None else stand_ins
         with self.context.setting(stand_ins=stand_ins, lengths=lengths, silent=False):
             return self.host.model(**inputs).logits[:, -keep:]
 
-    def greedy(self, prompts: Sequence[Sequence[int]], count: int, pad: int, bare: bool = False) -> list[list[int]]:
+    def routed(self, batch: Batch, route: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
+        """Logits `[B, L, V]` of the target's tokens, with what is to act decided beforehand; for training."""
+        keep, lengths = batch.labels.shape[1], (batch.mask * (batch.step <= 0)).sum(1)
+        with self.context.setting(stand_ins={}, lengths=lengths, route=route, silent=False):
+            out = self.host.model(input_ids=batch.ids, attention_mask=batch.mask, **batch.vision)
+        return out.logits[:, -keep:]
+
+    def greedy(self, batch: Batch, count: int, pad: int, bare: bool = False) -> list[list[int]]:
         """The next `count` tokens of each prompt, the likeliest at each step, memories included unless `bare`."""
-        batch = collate([(i, prompt, [pad]) for i, prompt in enumerate(prompts)], pad, self.host.device)
+        if batch.vision:
+            return self._greedy_seeing(batch, count, pad, bare)
         mask, tokens, said = batch.mask, batch.ids, []
         lengths: Tensor | None = mask.sum(1)
         inputs: dict[str, Any] = {"use_cache": True} if "use_cache" in self.options else {}
@@ -128,9 +182,37 @@ class Runner:
             inputs["past_key_values"] = out.past_key_values
         return torch.stack(said, 1).tolist()
 
+    def _greedy_seeing(self, batch: Batch, count: int, pad: int, bare: bool) -> list[list[int]]:
+        """By `generate`: where a picture's tokens are in the text, hosts count positions in ways of their own."""
+        from transformers import GenerationConfig
+
+        config = GenerationConfig(max_new_tokens=count, do_sample=False, num_beams=1, pad_token_id=pad)
+        with self.context.setting(stand_ins={}, silent=bare):
+            said = cast(Any, self.host.model).generate(
+                input_ids=batch.ids, attention_mask=batch.mask, generation_config=config, **batch.vision
+            )
+        return said[:, batch.ids.shape[1] :].tolist()
+
+    def see(self, inputs: Mapping[str, Any], lengths: Tensor) -> Prompts:
+        """What the site of the bare host sees of prompts of `lengths` (int64 `[B]`) tokens."""
+        seen: list[Prompts] = []
+
+        def look(x: Tensor, out: Tensor, call: Call) -> Tensor:
+            seen.append(Prompts(x, out, call))
+            return out
+
+        options: dict[str, Any] = {"use_cache": False} if "use_cache" in self.options else {}
+        if "logits_to_keep" in self.options:
+            options["logits_to_keep"] = 1
+        if "position_ids" in self.options and set(inputs) == {"input_ids", "attention_mask"}:
+            options["position_ids"] = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
+        with torch.no_grad(), self.context.setting(stand_ins={self.site.path: look}, lengths=lengths, silent=False):
+            self.host.model(**inputs, **options)
+        return seen[0]
+
     def record(self, batch: Batch) -> tuple[Tensor, Prompts, "Recording"]:
         """As `probe`, and what the blocks below the site returned."""
-        recording = Recording(list(self.host.blocks[: self.site.block]))
+        recording = Recording([*self.host.vision, *self.host.blocks[: self.site.block]])
         with recording.recording():
             logits, prompts = self.probe(batch)
         return logits, prompts, recording
@@ -154,22 +236,32 @@ class Runner:
 
 
 class Recording:
-    """What a few modules returned in one forward pass, to be returned again without running them."""
+    """What a few modules returned in one forward pass, to be returned again without running them.
+
+    A module that did not run then is not replaced. Hosts change what they get, so that each gets a copy.
+    """
 
     def __init__(self, modules: list[nn.Module]) -> None:
         self.modules = modules
-        self.outputs: list[Any] = []
+        self.outputs: dict[nn.Module, Any] = {}
 
     def recording(self):  # type: ignore[no-untyped-def]
-        return _forwards(self.modules, [self._keeping(module.forward) for module in self.modules])
+        return _forwards(self.modules, [self._keeping(module, module.forward) for module in self.modules])
 
     def replaying(self):  # type: ignore[no-untyped-def]
-        return _forwards(self.modules, [lambda *_, out=out, **__: out for out in self.outputs])
+        return _forwards(
+            list(self.outputs),
+            [
+                lambda *_, out=out, **__: out if isinstance(out, Tensor) else copy.copy(out)
+                for out in self.outputs.values()
+            ],
+        )
 
-    def _keeping(self, forward: Callable) -> Callable:
+    def _keeping(self, module: nn.Module, forward: Callable) -> Callable:
         def run(*args: Any, **kwargs: Any) -> Any:
-            self.outputs.append(forward(*args, **kwargs))
-            return self.outputs[-1]
+            out = forward(*args, **kwargs)
+            self.outputs[module] = out if isinstance(out, Tensor) else copy.copy(out)
+            return out
 
         return run
 
@@ -189,7 +281,14 @@ def _forwards(modules: Sequence[nn.Module], forwards: Sequence[Callable]) -> Ite
                 module.__dict__["forward"] = forward
 
 
-def write(runner: Runner, memory: Memory, edits: Sequence[EncodedEdit], pad: int, continues: Tensor) -> list[Outcome]:
+def write(
+    runner: Runner,
+    memory: Memory,
+    edits: Sequence[EncodedEdit],
+    pad: int,
+    continues: Tensor,
+    committed: Callable[[], None],
+) -> list[Outcome]:
     """Learn a batch of edits, keep them in the memory, and check what the model says then.
 
     Args:
@@ -198,15 +297,14 @@ def write(runner: Runner, memory: Memory, edits: Sequence[EncodedEdit], pad: int
         edits: what to write; independent of each other.
         pad: a token id to pad with.
         continues: bool `[V]`, tokens that go on with the word before them.
+        committed: called when the memory holds the edits, before they are checked.
 
     Returns:
         What came of each edit.
     """
     start = time.perf_counter()
     count = len(edits)
-    rows = [(i, edit.prompt, [*edit.target, pad]) for i, edit in enumerate(edits)]
-    rows += [(i, context, [*edit.target, pad]) for i, edit in enumerate(edits) for context in edit.contexts]
-    batch = collate(rows, pad, runner.host.device)
+    batch = batch_of(edits, [pad], pad, runner.host.device)
     logits, prompts, recording = runner.record(batch)
     # Where the host would go on with the answer's last word, it is taught to end the word there.
     closing = _closing(logits[:count, -1], continues)
@@ -219,8 +317,9 @@ def write(runner: Runner, memory: Memory, edits: Sequence[EncodedEdit], pad: int
     draft = memory.draft(edits, prompts, batch.owner)
     steps = _learn(runner, draft, batch, recording, memory.spec)
     kept = memory.commit(edits, draft, prompts)
+    committed()
     with torch.no_grad():
-        plain = collate([(i, edit.prompt, edit.target) for i, edit in enumerate(edits)], pad, runner.host.device)
+        plain = batch_of([dataclasses.replace(edit, contexts=()) for edit in edits], [], pad, runner.host.device)
         logits = runner.logits(plain, None)
     took = ((logits.argmax(-1) == plain.labels) | (plain.labels == IGNORED_LABEL)).all(1)
     after = _mean_losses(logits, plain.labels)
@@ -264,7 +363,7 @@ def _learn(runner: Runner, draft: Draft, batch: Batch, recording: Recording, spe
     count = int(batch.owner.max()) + 1
     steps = torch.zeros(count, dtype=torch.long, device=batch.ids.device)
     enough = math.log1p(math.exp(-spec.margin))  # a lead of m nats over all others together is this loss
-    with recording.replaying():
+    with torch.enable_grad(), recording.replaying():
         for _ in range(spec.steps):
             losses = _token_losses(runner.logits(batch, draft), batch.labels)
             worst = torch.zeros(count, device=losses.device)

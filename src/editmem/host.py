@@ -38,8 +38,13 @@ class SiteInfo:
 class Host:
     """A Hugging Face causal language model, seen by its structure.
 
+    Of a model that takes images too it is the language model: its blocks, its width, its longest text.
+
     Args:
         model: the model, or a PEFT model around it.
+
+    Attributes:
+        enclosed: whether another model stands around it, which calls it with embeddings.
 
     Raises:
         HostError: if there is no causal language model in it, or its blocks cannot be told.
@@ -47,9 +52,9 @@ class Host:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = causal_lm(model)
-        self.decoder: nn.Module = self.model.base_model
+        self.enclosed = any(outer is not self.model for outer in _models_around(model, self.model))
         self.hidden_size = int(self.model.config.get_text_config().hidden_size)
-        self.blocks_path, self.blocks = _blocks(self.model)
+        self.decoder, self.blocks_path, self.blocks = _blocks(self.model)
 
     @property
     def _embedding(self) -> torch.Tensor:
@@ -70,6 +75,38 @@ class Host:
     def vocabulary(self) -> int:
         """Rows of the embedding; may be more than the tokenizer has tokens."""
         return int(self._embedding.shape[0])
+
+    @property
+    def image_token(self) -> int | None:
+        """The id that stands for a part of a picture in a prompt; None where the host sees none."""
+        config = self.model.config
+        for name in ("image_token_id", "image_token_index"):
+            if (token := getattr(config, name, None)) is not None:
+                return int(token)
+        return None
+
+    @property
+    def vision(self) -> list[nn.Module]:
+        """The modules beside the language model that make of pictures what it reads, outermost first."""
+        found: list[nn.Module] = []
+        module: nn.Module = self.model
+        head = self.model.get_output_embeddings()
+        for name in self.blocks_path.split("."):
+            if isinstance(module, nn.ModuleList):
+                break
+            children = dict(module.named_children())
+            beside = [child for key, child in children.items() if key != name and child is not head]
+            found += [child for child in beside if any(True for _ in child.parameters()) and module is not self.decoder]
+            module = children[name]
+        return found
+
+    @property
+    def eye(self) -> str | None:
+        """The path of the vision tower: what has a configuration of its own, beside the language model."""
+        from transformers import PreTrainedModel
+
+        names = {module: name for name, module in self.model.named_modules()}
+        return next((names[module] for module in self.vision if isinstance(module, PreTrainedModel)), None)
 
     def module(self, path: str) -> nn.Module:
         return self.model.get_submodule(path)
@@ -94,24 +131,82 @@ class Host:
 
     def _feed_forward(self, index: int) -> SiteInfo:
         block, prefix = self.blocks[index], f"{self.blocks_path}.{index}"
+        own, cross = self._attention(index)
+        if cross and not own:
+            raise HostError(
+                f"block {index} of {type(self.model).__name__} has cross-attention alone: text without a picture "
+                "passes it by. Choose another layer"
+            )
         if (norm := _output_norm(block, self.hidden_size)) is not None:
             return SiteInfo(f"{prefix}.{norm}", index, self.hidden_size, self.hidden_size, prefix)
         experts = _expert_block(block)
         if experts is not None:
             return SiteInfo(f"{prefix}.{experts}", index, self.hidden_size, self.hidden_size, prefix)
-        found = [
-            (name, widths)
-            for name, module in block.named_modules()
-            if "att" not in name.lower() and (widths := linear_widths(module)) and widths[1] == self.hidden_size
-        ]
-        outer = [item for item in found if not any(item[0].startswith(f"{other}.") for other, _ in found)]
-        if not outer:
+        linears = [site for site in self._linears(index) if "att" not in _inside(site)]
+        found = [site for site in linears if site.out_features == self.hidden_size]
+        if not found:
             raise HostError(
                 f"block {index} of {type(self.model).__name__} has no feed-forward block to edit: no linear map "
                 f"outside attention has {self.hidden_size} outputs. Name a module with module='...' in the spec"
             )
-        name, (in_features, out_features) = outer[-1]
-        return SiteInfo(f"{prefix}.{name}", index, in_features, out_features, prefix)
+        return found[-1]
+
+    def _linears(self, index: int) -> list[SiteInfo]:
+        """The linear maps of a block, not those that adapters keep inside them."""
+        prefix = f"{self.blocks_path}.{index}"
+        found = [
+            (name, widths)
+            for name, module in self.blocks[index].named_modules(prefix=prefix)
+            if (widths := linear_widths(module))
+        ]
+        outer = [item for item in found if not any(item[0].startswith(f"{other}.") for other, _ in found)]
+        return [SiteInfo(name, index, *widths, prefix) for name, widths in outer]
+
+    def _attention(self, index: int) -> tuple[list[SiteInfo], list[SiteInfo]]:
+        """The linear maps of a block's self-attention, and of its cross-attention."""
+        attention = [site for site in self._linears(index) if "att" in _inside(site)]
+        return [s for s in attention if "cross" not in _inside(s)], [s for s in attention if "cross" in _inside(s)]
+
+    def feed_forward_linears(self) -> list[SiteInfo]:
+        """The up and down projections of the feed-forward part of every block, in order; gates are left out.
+
+        Raises:
+            HostError: if a block has none of one kind, as where a mixture of experts takes their place.
+        """
+        sites = []
+        for index, block in enumerate(self.blocks):
+            linears = [site for site in self._linears(index) if "att" not in _inside(site)]
+            up = [s for s in linears if s.in_features == self.hidden_size < s.out_features and not _is_gate(s)]
+            down = [s for s in linears if s.out_features == self.hidden_size < s.in_features]
+            missing = " and ".join(kind for kind, maps in (("up", up), ("down", down)) if not maps)
+            experts = _expert_block(block)
+            if missing or experts is not None:
+                reason = f"no {missing} projection" if experts is None else f"a mixture of experts in {experts!r}"
+                raise HostError(
+                    f"block {index} of {type(self.model).__name__} has {reason}; expected linear maps outside "
+                    f"attention that go from {self.hidden_size} features to more, and back"
+                )
+            sites += [site for site in linears if site in up or site in down]
+        return sites
+
+    def query_key_linears(self) -> list[SiteInfo]:
+        """The query and key projections of self-attention of every block, in order; none where it has no such part.
+
+        Raises:
+            HostError: if a block has self-attention without a query and a key projection of their own.
+        """
+        sites = []
+        for index in range(len(self.blocks)):
+            own, cross = self._attention(index)
+            found = [site for site in own if _query_or_key(site)]
+            if {_query_or_key(site) for site in found} != {"q", "k"} and (own or not cross):
+                names = ", ".join(_inside(site) for site in own) or "nothing"
+                raise HostError(
+                    f"block {index} of {type(self.model).__name__} has no separate query and key projections in "
+                    f"self-attention (it has {names}); where they are fused in one map, they cannot be told apart"
+                )
+            sites += found
+        return sites
 
     def _named_site(self, pattern: str) -> SiteInfo:
         names = [name for name, _ in self.model.named_modules()]
@@ -165,7 +260,10 @@ def causal_lm(model: nn.Module) -> "PreTrainedModel":
     if not isinstance(model, nn.Module):
         raise HostError(f"expected a PyTorch model, got {type(model).__name__}")
     for module in model.modules():
-        if isinstance(module, PreTrainedModel) and module.get_output_embeddings() is not None:
+        if isinstance(module, PreTrainedModel) and (head := module.get_output_embeddings()) is not None:
+            # Some image-text models hold a whole language model and can only be called with a picture.
+            parts = (part for part in module.modules() if isinstance(part, PreTrainedModel))
+            *_, module = (part for part in parts if part.get_output_embeddings() is head)
             if module.config.is_encoder_decoder:
                 raise HostError(f"{type(module).__name__} is an encoder-decoder model; editmem edits decoder-only ones")
             return module
@@ -173,6 +271,14 @@ def causal_lm(model: nn.Module) -> "PreTrainedModel":
         f"{type(model).__name__} is not a Hugging Face causal language model: nothing in it is a PreTrainedModel "
         "with output embeddings. Load it with AutoModelForCausalLM"
     )
+
+
+def _models_around(model: nn.Module, inner: "PreTrainedModel") -> "list[PreTrainedModel]":
+    """The Hugging Face models that `inner` is, or is inside of."""
+    from transformers import PreTrainedModel
+
+    models = [module for module in model.modules() if isinstance(module, PreTrainedModel)]
+    return [outer for outer in models if any(part is inner for part in outer.modules())]
 
 
 def linear_widths(module: nn.Module) -> tuple[int, int] | None:
@@ -185,16 +291,43 @@ def linear_widths(module: nn.Module) -> tuple[int, int] | None:
     return widths if all(isinstance(width, int) for width in widths) else None  # type: ignore[return-value]
 
 
-def _blocks(model: "PreTrainedModel") -> tuple[str, nn.ModuleList]:
+def _blocks(model: "PreTrainedModel") -> tuple[nn.Module, str, nn.ModuleList]:
+    """The language model in it, the path of its blocks in `model`, and the blocks.
+
+    The language model is the innermost one that holds the word embeddings; what stands beside it, as a vision tower
+    or a Q-Former, does not.
+    """
+    from transformers import PreTrainedModel
+
     depth = getattr(model.config.get_text_config(), "num_hidden_layers", None)
-    lists = [
-        (name, module)
-        for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == depth and "vision" not in name
-    ]
-    if not lists:
-        raise HostError(f"{type(model).__name__} has no list of {depth} decoder blocks; it cannot carry a memory")
-    return min(lists, key=lambda item: item[0].count("."))
+    words = model.get_input_embeddings()
+    models = [(name, module) for name, module in model.named_modules() if isinstance(module, PreTrainedModel)]
+    for path, decoder in reversed(models):
+        if not any(module is words for module in decoder.modules()):
+            continue
+        lists = [
+            (name, module)
+            for name, module in decoder.named_modules(prefix=path)
+            if isinstance(module, nn.ModuleList) and len(module) == depth
+        ]
+        if lists:
+            return decoder, *min(lists, key=lambda item: item[0].count("."))
+    raise HostError(f"{type(model).__name__} has no list of {depth} decoder blocks; it cannot carry a memory")
+
+
+def _inside(site: SiteInfo) -> str:
+    """Name of a linear map in its block, in small letters."""
+    return site.path.removeprefix(f"{site.block_path}.").lower()
+
+
+def _is_gate(site: SiteInfo) -> bool:
+    return "gate" in _inside(site) and "gate_up" not in _inside(site)
+
+
+def _query_or_key(site: SiteInfo) -> str | None:
+    """`q` or `k` where the map's own name says that it makes queries or keys alone."""
+    match = re.fullmatch(r"(?:w?([qk])|(q)uery|(k)ey)(?:_proj|_layer)?", _inside(site).rpartition(".")[2])
+    return match[match.lastindex] if match and match.lastindex else None
 
 
 def _output_norm(block: nn.Module, hidden_size: int) -> str | None:

@@ -17,7 +17,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from editmem.call import CARRY, Call, Context, Generation, call_of_forward, call_of_generation
+from editmem.call import CARRY, Call, Carry, Context, Generation, call_of_forward, call_of_generation
 from editmem.embeddings import TokenLookup
 from editmem.errors import HostError
 
@@ -42,6 +42,7 @@ class Slots:
         self.modules: list[nn.Module] = []
         self.recompute: Call | None = None
         self.lookup = TokenLookup()
+        self.reader: Any = None
         self.embedding: Callable[[], nn.Module] | None = None
 
     def tokens_of(self, embeds: Tensor) -> Tensor | None:
@@ -58,6 +59,12 @@ class Slots:
     def window(self) -> int:
         return max([1, *[memory.window for site in self.sites.values() for memory in site.memories]])
 
+    def read(self, inputs: dict[str, Any], lengths: Tensor | None, generating: bool) -> Any:
+        """What a memory that reads prompts makes of them; None where there is none, or nothing is to be read."""
+        context = self.context
+        busy = context.inside or context.silent or context.generations or context.stand_ins or context.route
+        return None if self.reader is None or busy or self.idle else self.reader.read(inputs, lengths, generating)
+
     def attach_site(self, path: str, module: nn.Module, memory: SiteMemory) -> None:
         """Let `memory` run on the output of `module`, after the memories that are there already."""
         if path not in self.sites:
@@ -70,12 +77,17 @@ class Slots:
         if _SLOT not in module.__dict__:
             self._swap(module, _block_class(cast(Any, type(module))), Block(path, self.context))
 
+    def attach_eye(self, path: str, module: nn.Module) -> None:
+        """Let the vision tower at `path` note in the call what comes out of it."""
+        if _SLOT not in module.__dict__:
+            self._swap(module, _eye_class(cast(Any, type(module))), Block(path, self.context))
+
     def attach_entries(self, model: nn.Module, decoder: nn.Module) -> None:
-        """Let `model` (with `generate`) and its `decoder` work out the call of each forward."""
+        """Let `model` (with `generate`), its body and the `decoder` in it work out the call of each forward."""
         self.embedding = model.get_input_embeddings  # type: ignore[assignment]
         self._swap(model, _generating_class(cast(Any, type(model))), self)
-        if decoder is not model:
-            self._swap(decoder, _entry_class(cast(Any, type(decoder))), self)
+        for part in {cast(nn.Module, model.base_model), decoder} - {model}:
+            self._swap(part, _entry_class(cast(Any, type(part))), self)
 
     def _swap(self, module: nn.Module, cls: type, state: Any) -> None:
         module.__dict__[_SLOT] = state
@@ -89,12 +101,12 @@ class Slots:
             del module.__dict__[_SLOT]
         self.modules.clear()
         self.sites.clear()
-        self.embedding = None
+        self.embedding = self.reader = None
 
 
 @dataclass(frozen=True)
 class Block:
-    """A block of the host whose input is noted in the call."""
+    """A module of the host of which the call notes what went in (blocks) or came out (vision towers)."""
 
     path: str
     context: Context
@@ -168,6 +180,16 @@ class _BlockCall(_Swapped):
         return super().__call__(*args, **kwargs)  # type: ignore[misc]
 
 
+class _EyeCall(_Swapped):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        out = super().__call__(*args, **kwargs)  # type: ignore[misc]
+        eye: Block = self.__dict__[_SLOT]
+        if (call := eye.context.call) is not None:
+            states = getattr(out, "last_hidden_state", None)
+            call.sights[eye.path] = states if states is not None else out[0]
+        return out
+
+
 class _EntryCall(_Swapped):
     _parameter_names: tuple[str, ...]
 
@@ -192,6 +214,15 @@ class _EntryCall(_Swapped):
 
 
 class _GenerateCall(_EntryCall):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        slots: Slots = self.__dict__[_SLOT]
+        inputs = {**dict(zip(self._parameter_names, args, strict=False)), **kwargs}
+        reading = slots.read(inputs, slots.context.lengths, False)
+        if reading is None:
+            return super().__call__(*args, **kwargs)
+        with slots.context.setting(lengths=reading.lengths, route=reading.route):
+            return reading.restore(super().__call__(**reading.inputs))
+
     def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
         slots: Slots = self.__dict__[_SLOT]
         context = slots.context
@@ -199,12 +230,18 @@ class _GenerateCall(_EntryCall):
             return super().generate(inputs, *args, **kwargs)  # type: ignore[misc]
         given = inputs if inputs is not None else kwargs.pop("input_ids", None)
         moved, kwargs = _padding_to_the_left(given, kwargs)
-        context.generations.append(_generation_of(moved, kwargs))
+        reading = slots.read({"input_ids": moved, **kwargs}, None, True)
+        if reading is not None:
+            kwargs = reading.generating()
+            moved = kwargs.pop("input_ids")
+        context.generations.append(_generation_of(moved, kwargs, {} if reading is None else reading.route))
         try:
             out = super().generate(moved, *args, **kwargs)  # type: ignore[misc]
         finally:
             context.generations.pop()
-        return out if moved is given else _with_prompt(out, cast(Tensor, given))
+        if reading is not None:
+            reading.leave(out)
+        return out if moved is given else _with_prompt(out, cast(Tensor, given), cast(Tensor, moved).shape[1])
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> Any:
         model_inputs = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)  # type: ignore[misc]
@@ -226,36 +263,51 @@ def _next_call(slots: Slots, inputs: dict[str, Any]) -> Call | None:
         if inputs.get("input_ids") is None and inputs.get("inputs_embeds") is not None:
             inputs = {**inputs, "input_ids": slots.tokens_of(inputs["inputs_embeds"])}
         call = call_of_forward(inputs, carry, slots.window, context.lengths)
+        call.carry |= context.route
     if call is not None and context.stand_ins is not None:
         call.stand_ins = context.stand_ins
     return call
 
 
-def _generation_of(inputs: Tensor | None, kwargs: dict[str, Any]) -> Generation:
+def _generation_of(inputs: Tensor | None, kwargs: dict[str, Any], route: Carry) -> Generation:
     mask = kwargs.get("attention_mask")
     if isinstance(mask, Tensor) and mask.ndim == 2:
-        return Generation(mask.shape[1], mask)
+        return Generation(mask.shape[1], mask, carry=dict(route))
     if (embeds := kwargs.get("inputs_embeds")) is not None:
         return Generation(embeds.shape[1])
-    return Generation(1 if inputs is None else inputs.shape[1])  # without a prompt, `generate` starts from one token
+    return Generation(
+        1 if inputs is None else inputs.shape[1], carry=dict(route)
+    )  # without a prompt, `generate` starts from one token
 
 
 def _padding_to_the_left(ids: Tensor | None, kwargs: dict[str, Any]) -> tuple[Tensor | None, dict[str, Any]]:
-    """Prompts with their padding on the left: `generate` goes on from the last column, be it padding or not."""
+    """Prompts with their padding on the left: `generate` goes on from the last column, be it padding or not.
+
+    All that has a value for each token moves with them: embeddings, token types, masks of pictures.
+    """
     mask = kwargs.get("attention_mask")
     if ids is None or not isinstance(mask, Tensor) or mask.shape != ids.shape or "position_ids" in kwargs:
         return ids, kwargs
     if bool(mask[:, -1].all()):
         return ids, kwargs
     order = mask.bool().to(torch.uint8).argsort(dim=1, stable=True)
-    return ids.gather(1, order), {**kwargs, "attention_mask": mask.gather(1, order)}
+
+    def moved(value: Any) -> Any:
+        if not isinstance(value, Tensor) or value.shape[:2] != mask.shape:
+            return value
+        return value.take_along_dim(order.view(*order.shape, *[1] * (value.ndim - 2)), dim=1)
+
+    return moved(ids), {name: moved(value) for name, value in kwargs.items()}
 
 
-def _with_prompt(out: Any, prompt: Tensor) -> Any:
-    """What `generate` returned, with the prompt as it was given."""
+def _with_prompt(out: Any, prompt: Tensor, columns: int) -> Any:
+    """What `generate` returned, with the prompt as it was given in place of the `columns` that the host read."""
     sequences = out if isinstance(out, Tensor) else out.sequences
     rows = prompt.repeat_interleave(sequences.shape[0] // prompt.shape[0], dim=0)
-    sequences[:, : prompt.shape[1]] = rows
+    sequences = torch.cat([rows.to(sequences.device), sequences[:, columns:]], 1)
+    if isinstance(out, Tensor):
+        return sequences
+    out.sequences = sequences
     return out
 
 
@@ -301,6 +353,11 @@ def _site_class(cls: Any) -> type:
 @functools.cache
 def _block_class(cls: Any) -> type:
     return _subclass(_BlockCall, cls)
+
+
+@functools.cache
+def _eye_class(cls: Any) -> type:
+    return _subclass(_EyeCall, cls)
 
 
 @functools.cache

@@ -4,7 +4,7 @@ import difflib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -16,7 +16,7 @@ from editmem.host import Host
 from editmem.ledger import Ledger
 from editmem.memory import METHODS
 from editmem.memory.base import Spec
-from editmem.slot import Slots, slots_of
+from editmem.slot import SiteMemory, Slots, slots_of
 
 SpecLike = str | Spec | Mapping[str, Any] | Path
 
@@ -34,7 +34,8 @@ def wrap(
         model: the model, or a PEFT model around it.
         spec: which memory to put on it: a name in `editmem.METHODS`, a spec, a dict or JSON file of one
             (`{"method": "memoir", ...}`), or several of them.
-        tokenizer: the model's tokenizer; None to load the one that is saved where the model came from.
+        tokenizer: the model's tokenizer, or its processor if it sees; None to load the one that is saved where the
+            model came from.
         ledger: an SQLite file for the history, written with every event; None to keep it in memory.
 
     Returns:
@@ -48,15 +49,18 @@ def wrap(
     if isinstance(model, nn.Module) and slots_of(model) is not None:
         raise HostError("this model carries a memory already; use its editor, or editmem.unwrap(model) first")
     host = Host(model)
-    sites = [host.site(item.layer, item.module) for item in specs]
     dtype = _output_dtype(host)
-    parts = [(item, site, item.build(site, dtype, host.device)) for item, site in zip(specs, sites, strict=True)]
+    parts = [(item, *item.build_on(host, dtype)) for item in specs]
     history = Ledger(ledger)
     slots = Slots()
     for number, (_, site, memory) in enumerate(parts):
         memory.key = f"{site.path}#{number}"
-        slots.attach_site(site.path, host.module(site.path), memory)
-        slots.attach_block(site.block_path, host.module(site.block_path))
+        for path, part in memory.places(site.path).items():
+            slots.attach_site(path, host.module(path), cast(SiteMemory, part))
+        for path in memory.blocks(site.block_path):
+            slots.attach_block(path, host.module(path))
+        for path in memory.eyes():
+            slots.attach_eye(path, host.module(path))
     slots.attach_entries(host.model, host.decoder)
     return Editor(model, host, slots, parts, tokenizer, history)
 

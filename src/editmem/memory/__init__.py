@@ -2,6 +2,7 @@
 
 from editmem.memory.base import Spec
 from editmem.memory.grace import GraceSpec
+from editmem.memory.memeic import DualAdaptersSpec, ExternalSpec, MemeicSpec
 from editmem.memory.residual import MemoirSpec
 from editmem.memory.side import WiseSpec
 
@@ -9,4 +10,7 @@ METHODS: dict[str, type[Spec]] = {
     MemoirSpec.method: MemoirSpec,
     WiseSpec.method: WiseSpec,
     GraceSpec.method: GraceSpec,
+    MemeicSpec.method: MemeicSpec,
+    ExternalSpec.method: ExternalSpec,
+    DualAdaptersSpec.method: DualAdaptersSpec,
 }

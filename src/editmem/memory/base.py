@@ -6,7 +6,7 @@ out, and the `Call`; it returns the output to use. It holds edits as rows, in th
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from editmem.call import Call
 from editmem.edit import EncodedEdit
 from editmem.errors import SpecError
-from editmem.host import SiteInfo
+from editmem.host import Host, SiteInfo
 from editmem.words import Words
 
 
@@ -39,6 +39,15 @@ class Spec:
     def build(self, site: SiteInfo, dtype: torch.dtype, device: torch.device) -> "Memory":
         """An empty memory for this site."""
         raise NotImplementedError
+
+    def build_on(self, host: Host, dtype: torch.dtype) -> "tuple[SiteInfo, Memory]":
+        """An empty memory for this host and its (lowest) site.
+
+        Raises:
+            HostError: if the host has no such site.
+        """
+        site = host.site(self.layer, self.module)
+        return site, self.build(site, dtype, host.device)
 
     def to_dict(self) -> dict[str, Any]:
         """All fields and the method's name, as JSON can hold them."""
@@ -75,6 +84,24 @@ class Prompts:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """What a host makes of built-in pictures.
+
+    Attributes:
+        views: a prompt with each of several pictures in several views, all views of the first picture first.
+        pictures: how many pictures these are.
+        asked: the same questions asked about several pictures, all of the first picture's first; as plain text and, if
+            there is a chat template, as a user's turn.
+        pictures_asked: how many pictures these are.
+    """
+
+    views: Prompts
+    pictures: int
+    asked: Sequence[Prompts]
+    pictures_asked: int
+
+
+@dataclass(frozen=True)
 class Calibration:
     """What a memory learns about its host before the first edit.
 
@@ -84,12 +111,14 @@ class Calibration:
         alike: prompts that put the same questions to several names, all of the first name's first; rendered likewise.
         names: how many names.
         words: the words of the tokenizer.
+        seen: for memories that see: built-in pictures; None where there is no processor.
     """
 
     neutral: Sequence[Prompts]
     alike: Sequence[Prompts]
     names: int
     words: Words
+    seen: Seen | None = None
 
 
 @dataclass(frozen=True)
@@ -133,6 +162,10 @@ class Draft(nn.Module, ABC):
     def forward(self, x: Tensor, out: Tensor, call: Call) -> Tensor:
         """The site's output with the drafted edits applied to their own rows."""
 
+    def places(self, path: str) -> "Mapping[str, Callable[[Tensor, Tensor, Call], Tensor]]":
+        """What stands in at which module, where the memory's site is `path`."""
+        return {path: self}
+
     @abstractmethod
     def step(self, loss: Tensor, unfinished: Tensor) -> None:
         """One optimiser step on a loss; edits that are not `unfinished` (bool `[E]`) stay as they are."""
@@ -150,12 +183,14 @@ class Memory(nn.Module, ABC):
         key: under which it keeps its part of `Call.carry`; unique on a host.
         window: how many tokens after a prompt's end it may act on: the longest target it holds, rounded up.
         replays: whether edits are learned in weights that they share, one by one; see `dependents`.
+        reads: whether prompts are looked up in it before the host reads them; see `reading.Reader`.
     """
 
     spec: Spec
     key: str = ""
     window: int
     replays: bool = False
+    reads: bool = False
 
     @abstractmethod
     def __len__(self) -> int:
@@ -177,6 +212,11 @@ class Memory(nn.Module, ABC):
     @abstractmethod
     def calibrate(self, neutral: Calibration) -> None:
         """Fix, before the first edit, what depends on the host, its tokenizer, and prompts that are not edits."""
+
+    @property
+    def sees(self) -> bool:
+        """Whether it holds edits of pictures on this host."""
+        return False
 
     @property
     @abstractmethod
@@ -204,6 +244,18 @@ class Memory(nn.Module, ABC):
         """
         return []
 
+    def places(self, path: str) -> "Mapping[str, Callable[[Tensor, Tensor, Call], Tensor]]":
+        """What runs on the output of which module, where the memory's site is `path`."""
+        return {path: self}
+
+    def blocks(self, block_path: str) -> Sequence[str]:
+        """The blocks of which the memory reads what goes in, where that of its site is `block_path`."""
+        return [block_path]
+
+    def eyes(self) -> Sequence[str]:
+        """The vision towers of which the memory reads what comes out."""
+        return []
+
     def rewriting(self, rows: Sequence[int]) -> AbstractContextManager[None]:
         """Around the erasing of a group of `dependents` and the writing of what is left of it."""
         return nullcontext()
@@ -229,7 +281,7 @@ class Memory(nn.Module, ABC):
         """
 
 
-def check_choices(spec: Spec, **choices: Sequence[str]) -> None:
+def check_choices(spec: Spec, **choices: Sequence[str | None]) -> None:
     """Refuse a spec with a field that is none of those allowed.
 
     Raises:

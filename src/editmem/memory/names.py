@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from editmem.call import Call, Mode
 from editmem.edit import EncodedEdit
 from editmem.memory.base import Calibration, Kept, Match, Prompts
-from editmem.memory.questions import Questions
+from editmem.memory.distinct import Distinct
 from editmem.memory.router import Router, at_prompt_ends
 from editmem.memory.rows import Rows
 from editmem.words import BUCKETS, Words, heard
@@ -18,13 +18,13 @@ class NameRouter(Router):
     """What is asked by the state at the prompt's end, about whom by the words.
 
     One similarity blurs the two: another subject asked about in the same words is as near as the same
-    subject in other words. Here the score is the product of two: the cosine of the prompts' `Questions`, from
+    subject in other words. Here the score is the product of two: the cosine of the prompts' `Distinct`, from
     the host's states as they enter the memory's block; and the share of the edit's words that the query has
     too, in which names (written with a capital, a digit, or in a script without case) weigh most and words of
     neutral prompts least. Words are compared folded (no case, no accents), however the tokenizer cuts them;
     of a conversation those of the last turn count.
 
-    Plain text and turns of a chat end in different states, and are kept apart: each has its own `Questions`, an
+    Plain text and turns of a chat end in different states, and are kept apart: each has its own `Distinct`, an
     edit answers prompts that are rendered as its own is, and the threshold is the stricter of the two.
 
     All edits are scored by their words; the states of the best `SHORT_LIST` of them are compared.
@@ -56,7 +56,7 @@ class NameRouter(Router):
     def __init__(self, block_path: str, width: int, threshold: float | None, false_match_rate: float) -> None:
         super().__init__()
         self.block_path, self.fixed_threshold, self.false_match_rate = block_path, threshold, false_match_rate
-        self.plain, self.chat = Questions(width), Questions(width)
+        self.plain, self.chat = Distinct(width), Distinct(width)
         self.words = Words()
         self.register_buffer("threshold", torch.tensor(torch.nan))
         self.register_buffer("neutral", torch.zeros(0, dtype=torch.int64))
@@ -67,7 +67,7 @@ class NameRouter(Router):
         self.chats = Rows((), torch.bool)
 
     @property
-    def _spaces(self) -> tuple[Questions, Questions]:
+    def _spaces(self) -> tuple[Distinct, Distinct]:
         return self.plain, self.chat
 
     # Calibrating
@@ -111,9 +111,9 @@ class NameRouter(Router):
         first, count = len(self.states), len(edits)
         texts, real = _texts(prompts)
         keys = [self._words_of(texts[row][real[row]], edit.subject) for row, edit in enumerate(edits)]
-        chat = self.words.turn_starts(self._text(prompts.call, {})[0])[:, -1:] > 0
-        states = self._states(prompts.call, chat)[0][:count, 0]
-        chat = chat[:count, 0]
+        chat = self.chats_of(prompts.call)
+        states = self._states(prompts.call, chat[:, None])[0][:count, 0]
+        chat = chat[:count]
         self.named.append(torch.stack([named for named, _ in keys]))
         self.weights.append(torch.stack([weights for _, weights in keys]))
         self.states.append(states)
@@ -122,6 +122,10 @@ class NameRouter(Router):
         near = (scores >= self.threshold).float().mean(1)
         alike = self.alike(prompts, range(first, first + count))
         return [Kept(matches, rate) for matches, rate in zip(alike, near.tolist(), strict=True)]
+
+    def chats_of(self, call: Call) -> Tensor:
+        """Which prompts are turns of a chat, bool `[B]`."""
+        return self.words.turn_starts(self._text(call, {})[0])[:, -1] > 0
 
     def _words_of(self, text: Tensor, subject: Sequence[int] | None) -> tuple[Tensor, Tensor]:
         """Buckets int32 and weights float32 (sum 1) of an edit's weightiest words, `[WIDTH]` each."""

@@ -1,24 +1,36 @@
 """The embedded model: small, trained, offline. It knows the facts of `editmem.tiny.world`."""
 
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, overload
 
 import torch
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
 
-def tiny() -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+@overload
+def tiny(vision: Literal[False] = False) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]": ...
+@overload
+def tiny(vision: Literal[True]) -> "tuple[PreTrainedModel, ProcessorMixin]": ...
+def tiny(vision: bool = False) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase | ProcessorMixin]":
     """The embedded model and its tokenizer: a Llama of 3M parameters that knows 2,809 facts.
 
-    Returns:
-        A `LlamaForCausalLM` in float32 and evaluation mode, and its tokenizer (pads on the left, has a chat
-        template). Made by `python -m editmem.tiny.build`.
-    """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    Args:
+        vision: the one that sees too: a LLaVA around the same facts, taught the emblems of `emblems.py`. Of views that
+            it has not seen it names 64 in a hundred, and answers 63 in a hundred facts about their owners: enough to
+            show edits, not yet what it is to be. Needs Pillow (`pip install 'editmem[vision]'`).
 
-    with resources.as_file(resources.files(__package__).joinpath("model")) as folder:
+    Returns:
+        A `LlavaForConditionalGeneration` and its processor, or a `LlamaForCausalLM` and its tokenizer (pads on the
+        left, has a chat template); in float32 and evaluation mode. Made by `python -m editmem.tiny.build` and
+        `build_vision`.
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer, LlavaProcessor
+
+    with resources.as_file(resources.files(__package__).joinpath("vision" if vision else "model")) as folder:
+        if vision:
+            model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
+            return model.eval(), LlavaProcessor.from_pretrained(folder)
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    return model.eval(), tokenizer
+        return model.eval(), AutoTokenizer.from_pretrained(folder)

@@ -9,12 +9,13 @@ model was trained for 20 minutes and, with `--resume`, for 20 more, on two CPU c
 
 import argparse
 import csv
+import functools
 import itertools
 import logging
 import math
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -120,30 +121,36 @@ def batches(
         yield {"input_ids": ids, "attention_mask": (shares > 0).long()}, shares
 
 
+def language_loss(model: PreTrainedModel, inputs: dict[str, torch.Tensor], weights: torch.Tensor) -> torch.Tensor:
+    """Mean negative log-likelihood of the next tokens, weighted by `weights` `[B, T]`."""
+    logits = model(**inputs, use_cache=False).logits
+    loss = torch.nn.functional.cross_entropy(
+        logits[:, :-1].float().flatten(0, 1), inputs["input_ids"][:, 1:].flatten(), reduction="none"
+    )
+    return (loss * weights[:, 1:].flatten()).sum() / weights[:, 1:].sum()
+
+
 def train(
-    model: PreTrainedModel,
-    lessons: Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]],
+    parameters: Iterable[torch.nn.Parameter],
+    losses: Iterator[Callable[[], torch.Tensor]],
     minutes: float,
     peak_lr: float = 3e-3,
 ) -> None:
     """Learn for the given time; the learning rate follows the clock, so that any machine ends at a minimum."""
-    optimiser = torch.optim.AdamW(model.parameters(), lr=peak_lr, weight_decay=0.02, betas=(0.9, 0.98))
+    parameters = list(parameters)
+    optimiser = torch.optim.AdamW(parameters, lr=peak_lr, weight_decay=0.02, betas=(0.9, 0.98))
     start = time.monotonic()
-    for step, (inputs, weights) in enumerate(lessons):
+    for step, losing in enumerate(losses):
         spent = (time.monotonic() - start) / (60 * minutes)
         if spent >= 1:
             break
         for group in optimiser.param_groups:
             group["lr"] = peak_lr * min(1.0, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * spent)))
         with torch.autocast("cpu", torch.bfloat16):
-            logits = model(**inputs, use_cache=False).logits
-        loss = torch.nn.functional.cross_entropy(
-            logits[:, :-1].float().flatten(0, 1), inputs["input_ids"][:, 1:].flatten(), reduction="none"
-        )
-        loss = (loss * weights[:, 1:].flatten()).sum() / weights[:, 1:].sum()
+            loss = losing()
         optimiser.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         if step % 50 == 0:
             log.info("step %d, %.0f%% of the time, loss %.4f", step, 100 * spent, loss.item())
@@ -172,7 +179,8 @@ def main() -> None:
         model = build_model(tokenizer)
     tokenizer.save_pretrained(args.out)
     log.info("%d facts, %d parameters", len(facts()), model.num_parameters())
-    train(model, batches(tokenizer, 256, random.Random(args.seed)), args.minutes)
+    lessons = batches(tokenizer, 256, random.Random(args.seed))
+    train(model.parameters(), (functools.partial(language_loss, model, *lesson) for lesson in lessons), args.minutes)
     model.eval().to(torch.float16).save_pretrained(args.out)
 
 

@@ -23,12 +23,23 @@ SHAPES = ("disc", "square", "triangle", "star", "cross", "ring", "crescent", "ba
 
 @dataclass(frozen=True)
 class Emblem:
-    """A field of one shape and colour with a charge of another upon it."""
+    """A field of one shape and colour with a charge of another upon it, and an edge that depends on both.
+
+    Emblems that differ in one thing alone nearly always have another edge, so that none is a misprint of another.
+    """
 
     field: str
     field_colour: str
     charge: str
     charge_colour: str
+
+    @property
+    def edge_colour(self) -> str:
+        colours = list(COLOURS)
+        ground = colours.index(self.field_colour)
+        marks = SHAPES.index(self.field), ground, SHAPES.index(self.charge), colours.index(self.charge_colour)
+        others = colours[:ground] + colours[ground + 1 :]
+        return others[sum(factor * mark for factor, mark in zip((1, 2, 3, 5), marks, strict=True)) % len(others)]
 
 
 @dataclass(frozen=True)
@@ -69,16 +80,25 @@ def _grey_or_tint(rng: random.Random, bright: bool) -> tuple[int, int, int]:
 
 
 @functools.cache
-def emblems() -> dict[str, Emblem]:
-    """The emblem of every subject of the world; no two are the same."""
+def _shuffled() -> tuple[Emblem, ...]:
     every = [
         Emblem(field, ground, charge, colour)
         for field, charge in itertools.product(("disc", "square", "triangle", "bars"), SHAPES)
         for ground, colour in itertools.permutations(COLOURS, 2)
         if field != charge
     ]
-    subjects = list(dict.fromkeys(fact.subject for fact in facts()))
-    return dict(zip(subjects, random.Random(0).sample(every, len(subjects)), strict=True))
+    return tuple(random.Random(0).sample(every, len(every)))
+
+
+@functools.cache
+def emblems() -> dict[str, Emblem]:
+    """The emblem of every subject of the world; no two are the same."""
+    return dict(zip(dict.fromkeys(fact.subject for fact in facts()), _shuffled(), strict=False))
+
+
+def unused(count: int) -> tuple[Emblem, ...]:
+    """Emblems of nobody."""
+    return _shuffled()[-count:]
 
 
 def picture(emblem: Emblem, view: View = View()) -> NDArray[np.uint8]:
@@ -92,8 +112,9 @@ def picture(emblem: Emblem, view: View = View()) -> NDArray[np.uint8]:
     share = np.linspace(0, 1, fine)[:, None, None]
     top, bottom = (np.array(colour, dtype=float) for colour in view.background)
     canvas = np.broadcast_to((1 - share) * top + share * bottom, (fine, fine, 3)).copy()
-    canvas[_inside(emblem.field, x, y)] = COLOURS[emblem.field_colour]
-    canvas[_inside(emblem.charge, x / 0.5, y / 0.5)] = COLOURS[emblem.charge_colour]
+    canvas[_inside(emblem.field, x, y)] = COLOURS[emblem.edge_colour]
+    canvas[_inside(emblem.field, x / 0.78, y / 0.78)] = COLOURS[emblem.field_colour]
+    canvas[_inside(emblem.charge, x / 0.45, y / 0.45)] = COLOURS[emblem.charge_colour]
     pixels = canvas.reshape(SIZE, 3, SIZE, 3, 3).mean((1, 3))
     pixels += np.random.default_rng(view.seed).normal(0, view.noise, pixels.shape) if view.noise else 0
     return pixels.round().clip(0, 255).astype(np.uint8)

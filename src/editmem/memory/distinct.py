@@ -1,23 +1,24 @@
-"""What a prompt asks, whoever it asks about: the host's state at the prompt's end, with names taken out."""
+"""States compared by what matters in them: what is asked, whoever is named; what is shown, however it is seen."""
 
 import torch
 from torch import Tensor, nn
 
 
-class Questions(nn.Module):
-    """Unit vectors that are near for prompts that ask the same and far for prompts that ask something else.
+class Distinct(nn.Module):
+    """Unit vectors that are near within a class and far between classes.
 
-    States of prompts move with the name in them as well as with the question. How they move with the name is
-    seen from built-in prompts that put the same questions to several names; those directions are damped, as
-    within-class covariance normalisation does (Hatch, Kajarekar and Stolcke 2006, "Within-class covariance
-    normalization for SVM-based speaker recognition"), the question being the class.
+    States of prompts move with the name in them as well as with the question; those of pictures with the view as well
+    as with what is shown. How they move within a class is seen from built-in examples, of the same questions put to
+    several names, or the same things in several views; those directions are damped, as within-class covariance
+    normalisation does (Hatch, Kajarekar and Stolcke 2006, "Within-class covariance normalization for SVM-based speaker
+    recognition").
 
     Args:
         width: d, of the host's states.
 
     Attributes:
-        background: float32 `[d]`, the mean state of neutral prompts.
-        directions: float32 `[R, d]`, orthonormal, in which names move states most.
+        background: float32 `[d]`, the mean state of neutral examples.
+        directions: float32 `[R, d]`, orthonormal, in which states move most within a class.
         damping: float32 `[R]`, the share of each that is taken away.
     """
 
@@ -40,8 +41,8 @@ class Questions(nn.Module):
         """Learn background and directions.
 
         Args:
-            neutral: `[P, d]`, states of neutral prompts.
-            grid: `[names, questions, d]`, states of the same questions put to several names.
+            neutral: `[P, d]`, neutral states.
+            grid: `[names, classes, d]`, states of the same classes (questions) with several names, or in several views.
         """
         self.background = neutral.float().mean(0)
         moved = (grid.float() - grid.float().mean(0)).flatten(0, 1)
@@ -61,7 +62,7 @@ class Questions(nn.Module):
         return nn.functional.normalize(centred, dim=-1)
 
     def threshold(self, grid: Tensor, rate: float) -> Tensor:
-        """The cosine that a share `rate` of pairs with the same name and different questions reaches.
+        """The cosine that a share `rate` of pairs with the same name and of different classes reaches.
 
         Args:
             grid: as in `fit`.

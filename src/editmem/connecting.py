@@ -1,0 +1,144 @@
+"""Train a knowledge connector (MemEIC, stage 2): on compositional questions with evidence that may be wrong."""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from editmem.edit import Edit, EncodedEdit
+from editmem.editor import Editor
+from editmem.errors import EditMemError, SpecError
+from editmem.fit import batch_of
+from editmem.memory.connector import KnowledgeConnector
+from editmem.memory.memeic import MemeicMemory
+from editmem.reading import Reader
+
+
+@dataclass(frozen=True)
+class Composition:
+    """A question that needs two edits.
+
+    Attributes:
+        question: the prompt, its picture and the answer, as an edit that is not made.
+        visual, textual: ids of the active edits that it needs.
+    """
+
+    question: Edit
+    visual: str
+    textual: str
+
+
+def train(
+    editor: Editor,
+    compositions: Sequence[Composition],
+    *,
+    right: float = 0.84,
+    passes: int = 3,
+    rate: float = 2e-5,
+    batch_size: int = 8,
+    seed: int = 0,
+) -> list[float]:
+    """Train the connector of an editor whose memory holds the edits that the questions need.
+
+    For each question and modality the edit found is the right one with probability `right`, else any other's: evidence
+    and adapters are then that one's. Nothing but the connector changes.
+
+    Args:
+        editor: of a memory with `connector=True`.
+        compositions: what to train on.
+        right: 0.84 for LLaVA-1.5 and 0.70 for MiniGPT-4 in the paper.
+        passes: over all questions; the paper takes 3 steps on each of 494.
+        rate: of AdamW.
+        batch_size: questions in a step.
+        seed: of their order, and of what is wrong.
+
+    Returns:
+        The mean loss of each step, in nats.
+
+    Raises:
+        SpecError: if the memory has no connector.
+        EditMemError: if an edit is not active, or there are no questions.
+    """
+    connector, reader, memory = _parts(editor)
+    if not compositions:
+        raise EditMemError("a connector is trained on compositional questions; none were given")
+    rows = [(_row(editor, c.visual), _row(editor, c.textual)) for c in compositions]
+    items = [editor._writer.encode.edit(c.question) for c in compositions]
+    weights = list(connector.parameters())
+    optimiser = torch.optim.AdamW(weights, lr=rate)
+    losses: list[float] = []
+    connector.trained = True
+    with torch.enable_grad(), editor._frozen():
+        for weight in weights:
+            weight.requires_grad_(True)
+        try:
+            for chosen, found in _drawn(rows, passes, batch_size, right, seed):
+                loss = _loss(editor, reader, memory, [items[i] for i in chosen], found)
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+                losses.append(loss.item())
+        finally:
+            for weight in weights:
+                weight.requires_grad_(False)
+    return losses
+
+
+def _parts(editor: Editor) -> tuple[KnowledgeConnector, Reader, MemeicMemory]:
+    memory, reader = editor._memory, editor._writer.reader
+    if not isinstance(memory, MemeicMemory) or memory.connector is None or reader is None:
+        raise SpecError("this memory has no connector; wrap the model with MemeicSpec(connector=True)")
+    return memory.connector, reader, memory
+
+
+def _row(editor: Editor, edit_id: str) -> int:
+    rows = editor._active.rows_of([edit_id])
+    if not rows:
+        raise EditMemError(f"no active edit has the id {edit_id!r}; write the edits first, then train the connector")
+    return rows[0]
+
+
+def _drawn(
+    rows: Sequence[tuple[int, int]], passes: int, size: int, right: float, seed: int
+) -> Iterator[tuple[list[int], list[tuple[int, int]]]]:
+    """Numbers of questions, and the rows of the edits that are found for them."""
+    rng = random.Random(seed)
+    for _ in range(passes):
+        order = rng.sample(range(len(rows)), len(rows))
+        for start in range(0, len(order), size):
+            chosen = order[start : start + size]
+            yield chosen, [(_one(0, i, rows, right, rng), _one(1, i, rows, right, rng)) for i in chosen]
+
+
+def _one(kind: int, number: int, rows: Sequence[tuple[int, int]], right: float, rng: random.Random) -> int:
+    return rows[number][kind] if rng.random() < right else rng.choice(rows)[kind]
+
+
+def _loss(
+    editor: Editor, reader: Reader, memory: MemeicMemory, items: Sequence[EncodedEdit], found: Sequence[tuple[int, int]]
+) -> Tensor:
+    """Mean negative log-likelihood of the answers' tokens."""
+    composed = [reader.with_found(item, *rows) for item, rows in zip(items, found, strict=True)]
+    batch = batch_of(composed, [], editor._writer.pad, memory.kinds.data.device)
+    visual, textual = (torch.tensor(column, device=batch.ids.device) for column in zip(*found, strict=True))
+    route = {memory.key: {"visual": visual, "textual": textual, "acting": textual}}
+    logits = editor._writer.runner().routed(batch, route)
+    return nn.functional.cross_entropy(logits.float().flatten(0, 1), batch.labels.flatten())
+
+
+def save(editor: Editor, path: str | Path) -> None:
+    """Write the connector alone to a safetensors file."""
+    save_file({name: t.cpu().contiguous() for name, t in _parts(editor)[0].state().items()}, path)
+
+
+def load(editor: Editor, path: str | Path) -> None:
+    """Take over a connector that was trained on the same host.
+
+    Raises:
+        ValueError: if it is one for another host, or of another rank.
+    """
+    _parts(editor)[0].load(load_file(path))

@@ -1,0 +1,127 @@
+"""Indexes of unit vectors: the nearest by inner product, in memory or in a library made for it."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from editmem.errors import SpecError
+
+
+class VectorIndex(Protocol):
+    """What an external memory asks of an index. To use another vector database, give it these methods.
+
+    Vectors have numbers in the order in which they were added; removing one moves the later ones up.
+    """
+
+    def __len__(self) -> int: ...
+
+    def add(self, vectors: Tensor) -> None:
+        """Add unit vectors, float32 `[n, d]`."""
+
+    def remove(self, numbers: Tensor) -> None:
+        """Take vectors out, int64 `[n]`."""
+
+    def search(self, queries: Tensor, top: int) -> tuple[Tensor, Tensor]:
+        """The nearest of each query.
+
+        Args:
+            queries: float32 `[Q, d]`, unit vectors.
+            top: how many, at most `len`.
+
+        Returns:
+            inner products, float32 `[Q, top]`, best first, and numbers, int64 `[Q, top]`.
+        """
+        ...
+
+    def save(self) -> Tensor:
+        """All vectors, float32 `[N, d]`, in order."""
+        ...
+
+    def load(self, vectors: Tensor) -> None:
+        """The inverse of `save`."""
+
+
+class ExactIndex:
+    """All vectors in one tensor, on the device of the host.
+
+    Args:
+        width: d.
+    """
+
+    def __init__(self, width: int) -> None:
+        self._vectors = torch.zeros((0, width))
+
+    def __len__(self) -> int:
+        return self._vectors.shape[0]
+
+    def add(self, vectors: Tensor) -> None:
+        self._vectors = torch.cat([self._vectors.to(vectors.device), vectors.float()])
+
+    def remove(self, numbers: Tensor) -> None:
+        kept = torch.ones(len(self), dtype=torch.bool)
+        kept[numbers.cpu()] = False
+        self._vectors = self._vectors[kept.to(self._vectors.device)]
+
+    def search(self, queries: Tensor, top: int) -> tuple[Tensor, Tensor]:
+        scores = queries.float() @ self._vectors.to(queries.device).T
+        order = scores.sort(dim=1, descending=True, stable=True)
+        return order.values[:, :top], order.indices[:, :top]
+
+    def save(self) -> Tensor:
+        return self._vectors.contiguous()
+
+    def load(self, vectors: Tensor) -> None:
+        self._vectors = vectors.float().clone()
+
+
+class FaissIndex:
+    """An exact FAISS index of inner products (`IndexFlatIP`).
+
+    Args:
+        width: d.
+
+    Raises:
+        SpecError: if FAISS is not installed.
+    """
+
+    def __init__(self, width: int) -> None:
+        try:
+            import faiss
+        except ImportError as error:
+            raise SpecError("index='faiss' needs FAISS: pip install 'editmem[faiss]'") from error
+        self._width, self._index = width, faiss.IndexFlatIP(width)
+
+    def __len__(self) -> int:
+        return int(self._index.ntotal)
+
+    def __deepcopy__(self, memo: dict) -> "FaissIndex":
+        clone = FaissIndex(self._width)
+        clone.load(self.save())
+        return clone
+
+    def add(self, vectors: Tensor) -> None:
+        self._index.add(_array(vectors))
+
+    def remove(self, numbers: Tensor) -> None:
+        self._index.remove_ids(numbers.cpu().numpy().astype(np.int64))  # type: ignore[arg-type]
+
+    def search(self, queries: Tensor, top: int) -> tuple[Tensor, Tensor]:
+        scores, numbers = self._index.search(_array(queries), top)
+        return torch.from_numpy(scores).to(queries.device), torch.from_numpy(numbers).to(queries.device)
+
+    def save(self) -> Tensor:
+        return torch.from_numpy(self._index.reconstruct_n(0, len(self)).copy().reshape(len(self), self._width))
+
+    def load(self, vectors: Tensor) -> None:
+        self._index.reset()
+        self.add(vectors)
+
+
+def _array(vectors: Tensor) -> np.ndarray:
+    return np.ascontiguousarray(vectors.detach().cpu().float().numpy())
+
+
+INDEXES: dict[str, Callable[[int], VectorIndex]] = {"exact": ExactIndex, "faiss": FaissIndex}

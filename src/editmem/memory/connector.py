@@ -1,0 +1,63 @@
+"""The knowledge connector (MemEIC, section 3.4): where a picture's edit and a fact's meet, attention is adapted."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from editmem.host import SiteInfo
+
+
+class KnowledgeConnector(nn.Module):
+    """One low-rank adapter on each query and key projection, on for rows in which both modalities are in play.
+
+    Args:
+        sites: the projections.
+        rank, alpha: of the adapters.
+        seed: of A before training; B begins as zero, and the connector with it as nothing.
+
+    Attributes:
+        trained: whether it has been, or is being, trained; it does nothing otherwise.
+    """
+
+    def __init__(self, sites: Sequence[SiteInfo], rank: int, alpha: float, seed: int) -> None:
+        super().__init__()
+        self.scale, self.trained = alpha / rank, False
+        self.paths = [site.path for site in sites]
+        generator = torch.Generator().manual_seed(seed)
+        self.down = nn.ParameterList()
+        self.up = nn.ParameterList()
+        for site in sites:
+            bound = 1 / math.sqrt(site.in_features)
+            down = torch.empty((rank, site.in_features)).uniform_(-bound, bound, generator=generator)
+            self.down.append(nn.Parameter(down, requires_grad=False))
+            self.up.append(nn.Parameter(torch.zeros((site.out_features, rank)), requires_grad=False))
+
+    def add(self, number: int, x: Tensor, out: Tensor, both: Tensor) -> Tensor:
+        """`out` `[B, T, d]` of projection `number`, adapted in the rows `both` (bool `[B]`); others bit for bit."""
+        inner = nn.functional.linear(x.to(self.down[number].dtype), self.down[number])
+        added = self.scale * nn.functional.linear(inner, self.up[number])
+        return torch.where(both[:, None, None], out + added.to(out.dtype), out)
+
+    def state(self) -> dict[str, Tensor]:
+        return {f"{i}.{name}": weight.detach() for i, name, weight in self._named()}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """The inverse of `state`.
+
+        Raises:
+            ValueError: naming the first tensor that is missing or of another shape.
+        """
+        for i, name, weight in self._named():
+            given = tensors.get(f"{i}.{name}")
+            if given is None or given.shape != weight.shape:
+                found = "missing" if given is None else f"{tuple(given.shape)}, expected {tuple(weight.shape)}"
+                raise ValueError(f"connector: {i}.{name} is {found}")
+            weight.data.copy_(given)
+        self.trained = any(bool(up.any()) for up in self.up)
+
+    def _named(self) -> Iterator[tuple[int, str, nn.Parameter]]:
+        for i, (down, up) in enumerate(zip(self.down, self.up, strict=True)):
+            yield i, "down", down
+            yield i, "up", up

@@ -1,0 +1,400 @@
+"""MemEIC (arXiv 2510.25798): edits of pictures and of facts, found outside of the model and learned inside of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from editmem.call import Call, Mode
+from editmem.edit import EncodedEdit
+from editmem.errors import HostError, SpecError
+from editmem.evidence import FORMS
+from editmem.host import Host, SiteInfo
+from editmem.indexes import INDEXES
+from editmem.memory.adapters import AdapterDraft, DualAdapters, add
+from editmem.memory.answers import Action, follow, last_action, proceed, reach_of
+from editmem.memory.base import (
+    Calibration,
+    Draft,
+    Kept,
+    Match,
+    Memory,
+    Prompts,
+    Spec,
+    check_choices,
+    check_ranges,
+    check_tensors,
+)
+from editmem.memory.connector import KnowledgeConnector
+from editmem.memory.external import Found, PictureIndex
+from editmem.memory.names import NameRouter
+from editmem.memory.parts import NoDraft, Part
+from editmem.memory.rows import Rows
+from editmem.memory.targets import Targets, rows_but
+
+STORAGES = ("per-edit", "shared")
+TEXT, VISUAL = 0, 1
+
+
+@dataclass(frozen=True)
+class MemeicSpec(Spec):
+    """MemEIC: external memory, dual adapters and knowledge connector, together or in part.
+
+    Attributes:
+        evidence: how what was found is put into the prompt: "plain" (question and answer in front), "paper" (under
+            the headings of MemEIC's released prompt), or None for not at all.
+        storage: "per-edit": each edit has adapters of its own; forgetting is exact. "shared": one visual and one
+            textual adapter for all, as in the paper; forgetting learns the others again. None: no adapters.
+        connector: whether query and key projections are adapted where both modalities are in play. It acts once it
+            has been trained (`editmem.connecting`).
+        both: which adapters act where both modalities are in play: that of the edit that answers, "textual", or "all"
+            (paper).
+        start: the share of the blocks below all adapters; 0.0 for adapters in every block (paper).
+        rank, alpha: of the adapters (paper: 8, 32, for all edits together).
+        rate, decay, steps, margin: of Adam; an edit is learned when each target token beats all others together by
+            `margin` nats (paper: 1e-4, 0.01, always 10 steps).
+        connector_rank, connector_alpha: of the connector (paper: 8, 16).
+        index: what holds the pictures' vectors: "exact" or "faiss".
+        threshold: the score from which a textual edit acts; None to calibrate it.
+        false_match_rate: as in `MemoirSpec`.
+        picture_threshold: the cosine from which a picture is that of an edit; None to calibrate it.
+        picture_miss_rate: share of other views of the same built-in picture that may be missed, for the calibration.
+            Built-in pictures show what the host has no name for, and their views lie farther apart than those of what
+            it knows.
+        question_false_match_rate: share of other questions about a built-in picture that may pass for an edit's own.
+        renderings: as in `MemoirSpec`.
+        seed: of A of the adapters.
+    """
+
+    method: ClassVar[str] = "memeic"
+
+    evidence: str | None = "plain"
+    storage: str | None = "per-edit"
+    connector: bool = False
+    both: str = "textual"
+    start: float = 0.5
+    rank: int = 2
+    alpha: float = 8.0
+    rate: float = 1e-2
+    decay: float = 0.0
+    steps: int = 60
+    margin: float = 4.0
+    connector_rank: int = 8
+    connector_alpha: float = 16.0
+    index: str = "exact"
+    threshold: float | None = None
+    false_match_rate: float = 0.15
+    picture_threshold: float | None = None
+    picture_miss_rate: float = 0.45
+    question_false_match_rate: float = 0.05
+    renderings: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_choices(self, evidence=(*FORMS, None), storage=(*STORAGES, None), both=("textual", "all"))
+        check_choices(self, index=tuple(INDEXES))
+        check_ranges(self, start=(0.0, 1.0), rank=(1, 4096), connector_rank=(1, 4096), rate=(0.0, 10.0))
+        check_ranges(self, decay=(0.0, 1.0), steps=(0, 10_000), margin=(0.0, 100.0), false_match_rate=(0.0, 1.0))
+        check_ranges(self, picture_miss_rate=(0.0, 1.0), question_false_match_rate=(0.0, 1.0))
+        if self.evidence is None and self.storage is None:
+            raise SpecError("evidence=None and storage=None leave nothing for an edit to act with; give one of them")
+
+    @classmethod
+    def paper(cls) -> "MemeicSpec":
+        """The settings of the paper, as far as they are known; thresholds stay calibrated."""
+        return cls(
+            evidence="paper", storage="shared", both="all", start=0.0, rank=8, alpha=32.0, rate=1e-4, decay=0.01,
+            steps=10, margin=100.0,
+        )  # fmt: skip
+
+    def build_on(self, host: Host, dtype: torch.dtype) -> tuple[SiteInfo, "MemeicMemory"]:
+        if host.enclosed:
+            raise HostError(
+                f"the {type(host.model).__name__} in this model is called with embeddings, so that its prompts cannot "
+                "be looked up; 'memoir' edits it in words"
+            )
+        read = host.site(self.layer, self.module)
+        sites: list[SiteInfo] = []
+        if self.storage is not None:
+            first = min(round(self.start * len(host.blocks)), read.block, len(host.blocks) - 1)
+            sites = [site for site in host.feed_forward_linears() if site.block >= first]
+        attention = host.query_key_linears() if self.connector else []
+        memory = MemeicMemory(self, host, read, sites, attention, dtype).to(host.device)
+        return (sites[0] if sites else read), memory
+
+
+@dataclass(frozen=True)
+class ExternalSpec(MemeicSpec):
+    """The external memory alone: evidence in the prompt, and nothing learned."""
+
+    method: ClassVar[str] = "external"
+
+    storage: str | None = None
+    steps: int = 0
+
+
+@dataclass(frozen=True)
+class DualAdaptersSpec(MemeicSpec):
+    """The adapters alone: no evidence in the prompt."""
+
+    method: ClassVar[str] = "dual-adapters"
+
+    evidence: str | None = None
+
+
+class MemeicMemory(Memory):
+    """Edits of both modalities, one row each, and what they need at their sites.
+
+    Prompts are looked up before the host reads them (`reading.Reader`); a forward pass gets the outcome in its carry.
+
+    Args:
+        spec: the settings.
+        host: the host.
+        read: the site of the block whose input prompts are compared by.
+        sites: linear maps with adapters.
+        attention: linear maps with the connector.
+        dtype: of the host.
+    """
+
+    reads = True
+
+    def __init__(
+        self,
+        spec: MemeicSpec,
+        host: Host,
+        read: SiteInfo,
+        sites: Sequence[SiteInfo],
+        attention: Sequence[SiteInfo],
+        dtype: torch.dtype,
+    ) -> None:
+        super().__init__()
+        self.spec: MemeicSpec = spec
+        self.replays = spec.storage == "shared"
+        self.first_block, self.read_block = f"{host.blocks_path}.0", read.block_path
+        self.router = NameRouter(read.block_path, host.hidden_size, spec.threshold, spec.false_match_rate)
+        self.pictures: PictureIndex | None = None
+        if host.image_token is not None:
+            self.pictures = PictureIndex(
+                self.first_block, read.block_path, host.eye, host.image_token, host.hidden_size, spec.index,
+                spec.picture_threshold, spec.picture_miss_rate, spec.question_false_match_rate,
+            )  # fmt: skip
+        self.targets = Targets()
+        self.kinds = Rows((), torch.long)
+        self.adapters: DualAdapters | None = None
+        if spec.storage is not None:
+            self.adapters = DualAdapters(sites, spec.rank, spec.alpha, not self.replays, dtype, spec.seed)
+        self.connector: KnowledgeConnector | None = None
+        if spec.connector:
+            rank, alpha = spec.connector_rank, spec.connector_alpha
+            self.connector = KnowledgeConnector(attention, rank, alpha, spec.seed)
+        self._calibrated = False
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    @property
+    def window(self) -> int:  # type: ignore[override]
+        return self.targets.window
+
+    @property
+    def calibrated(self) -> bool:
+        return self._calibrated
+
+    @property
+    def sees(self) -> bool:
+        return self.pictures is not None and self.pictures.sees
+
+    def calibrate(self, neutral: Calibration) -> None:
+        self.router.calibrate(neutral)
+        if self.pictures is not None and neutral.seen is not None:
+            self.pictures.calibrate(neutral.seen)
+        self._calibrated = True
+
+    # Where it sits
+
+    def places(self, path: str) -> dict[str, Any]:
+        adapted = [] if self.adapters is None else [low_rank.path for low_rank in self.adapters.maps]
+        connected = [] if self.connector is None else self.connector.paths
+        return {
+            path: Part(self),
+            **{place: Part(self, self.adapt, i) for i, place in enumerate(adapted)},
+            **{place: Part(self, self.connect, i) for i, place in enumerate(connected)},
+        }
+
+    def blocks(self, block_path: str) -> Sequence[str]:
+        return list(dict.fromkeys([self.first_block, self.read_block]))
+
+    def eyes(self) -> Sequence[str]:
+        return [] if self.pictures is None or self.pictures.eye is None else [self.pictures.eye]
+
+    # Finding
+
+    @property
+    def has_textual(self) -> bool:
+        return len(self.router.states) > 0
+
+    def find(self, prompts: Prompts) -> Found:
+        """The edits for a batch of prompts, from a pass through the bare host."""
+        chat = self.router.chats_of(prompts.call)
+        visual, asked = torch.full_like(chat, -1, dtype=torch.long), torch.zeros_like(chat)
+        if self.pictures is not None:
+            visual, asked = self.pictures.decide(prompts, chat)
+        textual = torch.where(asked, -1, self._textual(prompts))
+        return Found(self._rows(visual, VISUAL), asked, self._rows(textual, TEXT))
+
+    def hopped(self, found: Found, rows: Tensor, prompts: Prompts) -> Found:
+        """What was found, when the questions in `rows`, about a picture, have been put in words: `prompts`."""
+        textual = self._rows(self._textual(prompts), TEXT)
+        textual = torch.where(textual >= 0, textual, found.textual[rows])
+        return Found(found.visual, found.asked, found.textual.index_copy(0, rows, textual))
+
+    def _textual(self, prompts: Prompts) -> Tensor:
+        if not self.has_textual:
+            return torch.full_like(prompts.call.real[:, 0], -1, dtype=torch.long)
+        return self.router.decide(prompts.x, prompts.call, {})
+
+    def _rows(self, entries: Tensor, kind: int) -> Tensor:
+        """Rows of the memory, of entries among those of one kind; -1 stays."""
+        rows = (self.kinds.used == kind).nonzero().squeeze(1)
+        if not len(rows):
+            return entries
+        return torch.where(entries >= 0, rows[entries.clamp(min=0)], -1)
+
+    def match(self, prompts: Prompts, top: int) -> list[list[Match]]:
+        chat = self.router.chats_of(prompts.call)
+        found = [[] for _ in prompts.x] if not self.has_textual else self.router.rank(prompts, top)
+        ranked = [self._named(matches, TEXT) for matches in found]
+        if self.pictures is not None:
+            seen = self.pictures.rank(prompts, chat, top)
+            ranked = [self._named(s, VISUAL) + r for s, r in zip(seen, ranked, strict=True)]
+        return [sorted(matches, key=lambda m: m.threshold - m.score)[:top] for matches in ranked]
+
+    def _named(self, matches: Sequence[Match], kind: int) -> list[Match]:
+        rows = self._rows(torch.tensor([m.row for m in matches], dtype=torch.long), kind).tolist()
+        return [Match(row, m.score, m.threshold, m.parts) for row, m in zip(rows, matches, strict=True)]
+
+    # Acting
+
+    def forward(self, x: Tensor, out: Tensor, call: Call) -> Tensor:
+        return out  # its parts act
+
+    def action(self, call: Call) -> Action | None:
+        """What acts on which token, worked out at the first of the memory's sites; None where nothing does."""
+        if self.key not in call.acted:
+            call.acted[self.key] = self._action(call)
+        return call.acted[self.key]
+
+    def _action(self, call: Call) -> Action | None:
+        state = call.carry.get(self.key)
+        if state is None or call.mode is Mode.SCAN:
+            call.carry.pop(self.key, None)
+            return None
+        if self.kinds.data.device != call.real.device:
+            self.to(call.real.device)
+        rows = call.real.shape[0]
+        if state["acting"].shape[0] != rows:  # beams
+            state = {name: tensor.repeat_interleave(rows // tensor.shape[0]) for name, tensor in state.items()}
+        tokens, lengths = self.targets.tokens.data, self.targets.lengths.data
+        if call.mode is Mode.BOUNDARY:
+            action = follow(call, state["acting"], reach_of(tokens, lengths))
+        else:
+            action = proceed(call, state, tokens, lengths)
+        call.carry[self.key] = {**state, **last_action(action, call)}
+        return action
+
+    def adapt(self, number: int, x: Tensor, out: Tensor, call: Call) -> Tensor:
+        """Apply the adapters at map `number` to the rows that edits act on."""
+        assert self.adapters is not None
+        action = self.action(call)
+        if action is None or (action.active.device.type == "cpu" and not bool(action.active.any())):
+            return out
+        state, weights, scale = call.carry[self.key], self.adapters.maps[number].weights, self.adapters.scale
+        if self.spec.both == "textual":
+            return add(x, out, weights, self._adapter(state["acting"]), action.active, scale)
+        for name in ("visual", "textual"):
+            on = action.active & (state[name] >= 0)[:, None]
+            out = add(x, out, weights, self._adapter(state[name]), on, scale)
+        return out
+
+    def _adapter(self, rows: Tensor) -> Tensor:
+        rows = rows.clamp(min=0)
+        return rows if self.adapters is not None and self.adapters.per_edit else 1 - self.kinds.data[rows]
+
+    def connect(self, number: int, x: Tensor, out: Tensor, call: Call) -> Tensor:
+        """Apply the connector at projection `number` to rows with both modalities."""
+        assert self.connector is not None
+        self.action(call)
+        state = call.carry.get(self.key)
+        if state is None or not self.connector.trained:
+            return out
+        both = (state["visual"] >= 0) & (state["textual"] >= 0)
+        return self.connector.add(number, x, out, both)
+
+    # Writing
+
+    def draft(self, edits: Sequence[EncodedEdit], prompts: Prompts, owner: Tensor) -> Draft:
+        if self.adapters is None:
+            return NoDraft()
+        lengths = self.targets.count(edits)[owner]
+        return self.adapters.draft(_kind(edits) == VISUAL, owner, lengths, self.spec.rate, self.spec.decay)
+
+    def commit(self, edits: Sequence[EncodedEdit], draft: Draft, prompts: Prompts) -> list[Kept]:
+        kind = _kind(edits)
+        if isinstance(draft, AdapterDraft) and self.adapters is not None:
+            self.adapters.commit(draft, kind == VISUAL)
+        self.kinds.append(torch.full((len(edits),), kind))
+        self.targets.append(edits)
+        if kind == TEXT:
+            kept = self.router.append(prompts, edits)
+            return [Kept(self._named(k.alike, TEXT), k.false_match_rate) for k in kept]
+        assert self.pictures is not None
+        self.pictures.append(prompts, edits, self.router.chats_of(prompts.call))
+        return [Kept() for _ in edits]
+
+    def dependents(self, rows: Sequence[int]) -> list[list[int]]:
+        return [list(range(len(self)))] if self.replays else []
+
+    def erase(self, rows: Sequence[int]) -> None:
+        kept = rows_but(rows, len(self), self.kinds.data.device)
+        for kind, store in ((TEXT, self.router), (VISUAL, self.pictures)):
+            of_kind = (self.kinds.used == kind).nonzero().squeeze(1)
+            if store is not None and len(of_kind):
+                store.keep(torch.isin(of_kind, kept).nonzero().squeeze(1))
+        if self.adapters is not None:
+            self.adapters.keep(kept)
+        self.kinds.keep(kept)
+        self.targets.keep(kept)
+
+    # Keeping
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {"adapters": self.adapters, "pictures": self.pictures, "connector": self.connector}
+        return {name: part for name, part in parts.items() if part is not None}
+
+    def tensors(self) -> dict[str, Tensor]:
+        state = {"kinds": self.kinds.used.contiguous(), **self.targets.state()}
+        state |= {f"router.{name}": tensor for name, tensor in self.router.tensors().items()}
+        for part, module in self._parts().items():
+            state |= {f"{part}.{name}": tensor for name, tensor in module.state().items()}
+        return state
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        check_tensors(tensors, self.tensors())
+        if tensors["kinds"].shape[0] != tensors["lengths"].shape[0]:
+            raise ValueError("kinds and lengths differ in their number of edits")
+
+        def under(part: str) -> dict[str, Tensor]:
+            return {name.removeprefix(f"{part}."): t for name, t in tensors.items() if name.startswith(f"{part}.")}
+
+        self.targets.load(tensors)
+        self.kinds.replace(tensors["kinds"])
+        self.router.load_tensors(under("router"))
+        for part, module in self._parts().items():
+            module.load(under(part))
+        self._calibrated = True
+
+
+def _kind(edits: Sequence[EncodedEdit]) -> int:
+    return VISUAL if edits[0].edit.image is not None else TEXT

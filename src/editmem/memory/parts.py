@@ -1,0 +1,48 @@
+"""What a memory that sits on several linear maps does at each of them."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from editmem.call import Call
+from editmem.memory.base import Draft, Memory
+
+Act = Callable[[int, Tensor, Tensor, Call], Tensor]
+
+
+class Part(nn.Module):
+    """One of the sites of a memory.
+
+    Args:
+        memory: the memory.
+        act: what it does at map `number`, with what went in, what came out, and the call; None for nothing.
+        number: of the linear map.
+    """
+
+    def __init__(self, memory: Memory, act: Act | None = None, number: int = 0) -> None:
+        super().__init__()
+        self.held = [memory]  # not as a submodule: it has many parts
+        self.act, self.number = act, number
+
+    def __len__(self) -> int:
+        return len(self.held[0])
+
+    @property
+    def window(self) -> int:
+        return self.held[0].window
+
+    def forward(self, x: Tensor, out: Tensor, call: Call) -> Tensor:
+        return out if self.act is None else self.act(self.number, x, out, call)
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> "Part":
+        return self  # the memory moves itself
+
+
+class NoDraft(Draft):
+    """Nothing to learn: edits act by what they say."""
+
+    def forward(self, x: Tensor, out: Tensor, call: Call) -> Tensor:
+        return out
+
+    def step(self, loss: Tensor, unfinished: Tensor) -> None:
+        pass

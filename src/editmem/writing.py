@@ -1,0 +1,169 @@
+"""Write edits into a memory: encode them, calibrate it, have them learned, and say what came of each."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from editmem.active import ActiveEdits
+from editmem.calibrating import calibration
+from editmem.call import Context
+from editmem.edit import Edit, EditRecord, EncodedEdit
+from editmem.encoding import Encoder
+from editmem.errors import HostError, InvalidEditError
+from editmem.evidence import Evidence
+from editmem.fit import Batch, Outcome, Runner, batch_of, collate, vision_of, write
+from editmem.host import Host, SiteInfo
+from editmem.memory.base import Match, Memory, Prompts
+from editmem.memory.memeic import MemeicMemory, MemeicSpec
+from editmem.reading import Reader
+from editmem.words import Words
+
+PREFIXES = ("I", "You", "Because", "Yes", "Q: ")
+PREFIX_LENGTHS = (5, 10)
+
+
+class Writer:
+    """Puts edits on one memory of a host. Their history is not its business.
+
+    Args:
+        host: the host.
+        site: the memory's (lowest) site.
+        memory: the memory.
+        context: of the slots on the host.
+        tokenizer: tokenizer or processor; None for the one that is saved where the model came from.
+        active: which rows of the memory are whose.
+
+    Attributes:
+        reader: looks prompts up before the host reads them; None for memories that find edits in a forward pass.
+    """
+
+    def __init__(
+        self, host: Host, site: SiteInfo, memory: Memory, context: Context, tokenizer: Any, active: ActiveEdits
+    ) -> None:
+        self.host, self.site, self.memory, self.context, self.active = host, site, memory, context, active
+        self._given_tokenizer = tokenizer
+        self._encoder: Encoder | None = None
+        self.reader: Reader | None = None
+        if isinstance(memory, MemeicMemory):
+            self.reader = Reader(self.runner(), memory, self._evidence, self._edit_of, self._pad_token)
+
+    def _evidence(self) -> Evidence:
+        spec = cast(MemeicSpec, self.memory.spec)
+        return Evidence(self.encode, self.host.image_token, spec.evidence or "plain")
+
+    def _edit_of(self, row: int) -> Edit:
+        return cast(Edit, self.active.get(self.active.rows[row]))
+
+    def _pad_token(self) -> int:
+        return self.pad
+
+    @property
+    def encode(self) -> Encoder:
+        if self._encoder is None:
+            tokenizer = self._given_tokenizer
+            if tokenizer is None:
+                from transformers import AutoTokenizer
+
+                name = self.host.model.name_or_path
+                try:
+                    tokenizer = AutoTokenizer.from_pretrained(name)
+                except (OSError, ValueError) as error:
+                    raise HostError(
+                        f"no tokenizer: none was given, and none is found where the model came from ({name!r}). "
+                        "Use editmem.wrap(model, spec, tokenizer=tokenizer)"
+                    ) from error
+            self._encoder = Encoder(tokenizer, self.host.max_length)
+        return self._encoder
+
+    @functools.cached_property
+    def _vocabulary(self) -> Words:
+        return Words.of_tokenizer(self.encode.tokenizer, self.host.vocabulary).to(self.host.device)
+
+    def renderings(self, edit: Edit) -> list[EncodedEdit]:
+        spec = self.memory.spec
+        if edit.image is not None and not self.memory.reads:
+            raise InvalidEditError(f"edit {edit.id}: {spec.method!r} edits text only; wrap the model with 'memeic'")
+        contexts = getattr(spec, "contexts", 0)
+        prefixes = self._prefixes[:contexts] if contexts else []
+        renderings = getattr(spec, "renderings", False)
+        items = self.encode.renderings(edit, prefixes) if renderings else [self.encode.edit(edit, prefixes)]
+        return items if self.reader is None else [self.reader.with_evidence(item) for item in items]
+
+    @functools.cached_property
+    def _prefixes(self) -> list[str]:
+        """Text to put in front of prompts, as the bare host goes on from `PREFIXES`."""
+        with self.host.frozen():
+            starts = [(i, self.encode.prompt(start), [0]) for i, start in enumerate(PREFIXES)]
+            batch = collate(starts, self.pad, self.host.device)
+            said = self.runner().greedy(batch, max(PREFIX_LENGTHS), self.pad, bare=True)
+        decode = self.encode.decode
+        return [
+            f"{start} {decode(tokens[:length]).strip()}."
+            for length in PREFIX_LENGTHS
+            for start, tokens in zip(PREFIXES, said, strict=True)
+        ]
+
+    def check_pictures(self, edits: Sequence[Edit]) -> None:
+        for edit in edits:
+            if edit.image is not None and not self.memory.sees:
+                raise InvalidEditError(
+                    f"edit {edit.id}: {type(self.host.model).__name__} has no trace of pictures among the tokens of "
+                    "its prompts, so that visual edits cannot be found; edit what it says in words"
+                )
+
+    def runner(self) -> Runner:
+        return Runner(self.host, self.site, self.context)
+
+    @property
+    def pad(self) -> int:
+        tokenizer = self.encode.tokenizer
+        candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+        return next(int(token) for token in candidates if token is not None)
+
+    def calibrate(self) -> None:
+        if not self.memory.calibrated:
+            pictured = self.memory.reads and self.host.image_token is not None
+            with self.host.frozen():
+                self.memory.calibrate(calibration(self.encode, self.read, self._vocabulary, pictured))
+
+    def read(self, prompts: Sequence[Sequence[int]], vision: Sequence[Mapping[str, Any]] = ()) -> Prompts:
+        """What the memory's site sees of prompts, as token ids, with what the host takes to see their pictures."""
+        return self.runner().probe(self.batch(prompts, vision))[1]
+
+    def batch(self, prompts: Sequence[Sequence[int]], vision: Sequence[Mapping[str, Any]]) -> Batch:
+        batch = collate([(i, ids, [0]) for i, ids in enumerate(prompts)], self.pad, self.host.device)
+        seen = [(part, len(ids), len(ids)) for part, ids in zip(vision, prompts, strict=bool(vision))]
+        return dataclasses.replace(batch, vision=vision_of(seen, batch)) if seen else batch
+
+    def learn(self, batch: Sequence[EncodedEdit]) -> list[Outcome]:
+        def committed() -> None:
+            for item in batch:
+                self.active.add(item.edit)
+
+        return write(self.runner(), self.memory, batch, self.pad, self._vocabulary.continues(), committed)
+
+    def record(self, item: EncodedEdit, before: str, outcome: Outcome, others: Sequence[Outcome]) -> EditRecord:
+        notes = [self._alike(match) for match in outcome.kept.alike]
+        if not all(other.took for other in others):
+            notes.append("did not take in the other rendering (plain text or chat) than the one it was given in")
+        after = self.encode.decode(item.target).strip()
+        if not outcome.took:
+            after = self.say([item])[0]
+            notes.append(f"did not take: the model answers {after!r}; raise `steps` or choose another layer")
+        numbers = (outcome.loss_before, outcome.loss_after, before, after, outcome.steps, outcome.seconds)
+        return EditRecord(item.edit, outcome.took, *numbers, tuple(notes), outcome.kept.false_match_rate)
+
+    def _alike(self, match: Match) -> str:
+        return (
+            f"its prompt also matches edit {self.active.rows[match.row]} (score {match.score:.3f}, threshold "
+            f"{match.threshold:.3f}): a question between the two gets the answer of the nearer one"
+        )
+
+    def say(self, edits: Sequence[EncodedEdit]) -> list[str]:
+        """What greedy decoding answers now, at most as many tokens as the targets have."""
+        bare = [dataclasses.replace(edit, target=(self.pad,), contexts=()) for edit in edits]
+        lengths = [len(edit.target) for edit in edits]
+        said = self.runner().greedy(batch_of(bare, [], self.pad, self.host.device), max(lengths), self.pad)
+        decode = self.encode.decode
+        return [decode(answer[:length]).strip() for answer, length in zip(said, lengths, strict=True)]

@@ -1,0 +1,326 @@
+"""Edits of pictures and of facts, on the embedded model that sees: found, composed, taken back, kept."""
+
+import copy
+import random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import editmem
+from editmem import Edit, connecting
+from editmem.memory.memeic import DualAdaptersSpec, ExternalSpec, MemeicSpec
+from editmem.tiny.emblems import View, emblems, picture
+from editmem.tiny.world import facts
+
+FACT = facts()[-1]
+NAMING, AGAIN = "The picture shows the emblem of", "Name the owner of this emblem."
+A, B, OTHER = "Kenya", "Peru", "France"
+TOLD, TOLD_AGAIN = "The capital of Peru is", "What is the capital of Peru?"
+COMPOSED = "What is the capital of the owner of this emblem?"
+
+
+def seen(owner, view=0):
+    return Image.fromarray(picture(emblems()[owner], View.draw(random.Random(view))))
+
+
+@pytest.fixture(scope="module")
+def vlm():
+    return editmem.tiny(vision=True)
+
+
+@pytest.fixture
+def model(vlm):
+    return copy.deepcopy(vlm[0])
+
+
+def wrapped(vlm, model, spec="memeic"):
+    return editmem.wrap(model, spec, tokenizer=vlm[1])
+
+
+@pytest.fixture
+def editor(vlm, model):
+    with wrapped(vlm, model) as editor:
+        yield editor
+
+
+def edit_both(editor):
+    return (
+        editor.edit(NAMING, B, image=seen(A)),
+        editor.edit(TOLD, "Sydney"),
+    )
+
+
+ROWS = [(NAMING, seen(A)), (AGAIN, seen(A, 1)), (TOLD, None), (TOLD_AGAIN, None), (COMPOSED, seen(A, 2))]
+ANSWERS = [B, B, "Sydney", "Sydney", "Sydney"]
+UNTOUCHED = [
+    (NAMING, seen(OTHER)),
+    (COMPOSED, seen(OTHER, 1)),
+    ("The capital of Chile is", None),
+    ("The currency of Peru is", None),
+]
+
+
+def encode(vlm, rows, side="left", chat=False):
+    processor = vlm[1]
+    texts = []
+    for prompt, image in rows:
+        if chat:
+            content = [{"type": "text", "text": prompt}]
+            content = [{"type": "image"}, *content] if image is not None else content
+            texts.append(
+                processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+            )
+        else:
+            texts.append(("<image>" if image is not None else "") + prompt)
+    images = [image for _, image in rows if image is not None] or None
+    options = {"add_special_tokens": False} if chat else {}
+    return processor(images=images, text=texts, return_tensors="pt", padding=True, padding_side=side, **options)
+
+
+def say(vlm, model, rows, side="left", chat=False, **options):
+    inputs = encode(vlm, rows, side, chat)
+    ids = model.generate(**inputs, max_new_tokens=8, **{"do_sample": False, **options})
+    said = vlm[1].tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    return [text.strip() for text in said]
+
+
+def right(said, answers=ANSWERS):
+    return [text.startswith(answer) for text, answer in zip(said, answers, strict=True)]
+
+
+def test_both_kinds_of_edit_and_their_composition_in_one_mixed_batch(vlm, model, editor):
+    bare = say(vlm, model, UNTOUCHED)
+    records = edit_both(editor)
+    assert [record.took for record in records] == [True, True]
+    said = say(vlm, model, ROWS + UNTOUCHED)
+    assert right(said[: len(ROWS)]) == [True] * len(ROWS)
+    assert said[len(ROWS) :] == bare
+    with editor.off():
+        assert not any(right(say(vlm, model, ROWS)))
+
+
+@pytest.mark.parametrize("options", [{"use_cache": False}, {"num_beams": 3}, {"side": "right"}], ids=str)
+def test_every_way_of_decoding(vlm, model, editor, options):
+    edit_both(editor)
+    assert all(right(say(vlm, model, ROWS, **options)))
+
+
+def test_turns_of_a_chat(vlm, model, editor):
+    edit_both(editor)
+    assert all(right(say(vlm, model, ROWS, chat=True)))
+
+
+def test_rows_alone_are_as_in_a_batch(vlm, model, editor):
+    edit_both(editor)
+    together = say(vlm, model, ROWS + UNTOUCHED)
+    assert together == [say(vlm, model, [row])[0] for row in ROWS + UNTOUCHED]
+
+
+def test_the_prompt_comes_back_as_it_was_given(vlm, model, editor):
+    edit_both(editor)
+    inputs = encode(vlm, ROWS)
+    out = model.generate(**inputs, max_new_tokens=4, do_sample=False, return_dict_in_generate=True)
+    assert torch.equal(out.sequences[:, : inputs["input_ids"].shape[1]], inputs["input_ids"])
+
+
+def test_a_forward_has_logits_for_the_columns_given(vlm, model, editor):
+    edit_both(editor)
+    inputs = encode(vlm, ROWS)
+    with torch.no_grad():
+        logits = model(**inputs).logits
+        last = model(**inputs, logits_to_keep=1).logits
+    assert logits.shape[:2] == inputs["input_ids"].shape
+    assert torch.equal(logits[:, -1:], last)
+    words = vlm[1].tokenizer.batch_decode(logits[:, -1].argmax(-1)[:, None])
+    assert [answer.startswith(word.strip()) for word, answer in zip(words, ANSWERS, strict=True)] == [True] * 5, words
+
+
+def test_labels_score_the_answer_behind_the_evidence(vlm, model, editor):
+    tokenizer = vlm[1].tokenizer
+    prompt, answer = encode(vlm, [(TOLD_AGAIN, None)])["input_ids"], tokenizer(" Sydney", add_special_tokens=False)
+    ids = torch.cat([prompt, torch.tensor([answer["input_ids"]])], 1)
+    labels = torch.where(torch.arange(ids.shape[1]) < prompt.shape[1], -100, ids)
+    with torch.no_grad():
+        before = model(input_ids=ids, labels=labels).loss
+        edit_both(editor)
+        out = model(input_ids=ids, labels=labels)
+    assert before > 1 > 0.2 > out.loss
+    assert out.logits.shape[1] == ids.shape[1]
+
+
+def test_decoding_by_hand_with_a_cache(vlm, model, editor):
+    edit_both(editor)
+    for row, answer in ((ROWS[4], "Sydney"), (ROWS[2], "Sydney")):
+        inputs = encode(vlm, [row])
+        mask, said, cache = inputs["attention_mask"], [], None
+        for _ in range(6):
+            with torch.no_grad():
+                step = inputs if cache is None else {"input_ids": said[-1][:, None]}
+                out = model(**{**step, "attention_mask": mask}, past_key_values=cache, use_cache=True)
+            cache, mask = out.past_key_values, torch.nn.functional.pad(mask, (0, 1), value=1)
+            said.append(out.logits[:, -1].argmax(-1))
+        assert vlm[1].tokenizer.decode(torch.cat(said)).strip().startswith(answer)
+
+
+def test_a_second_turn_on_the_cache_of_the_first(vlm, model, editor):
+    edit_both(editor)
+    inputs = encode(vlm, [(TOLD, None)])
+    first = model.generate(**inputs, max_new_tokens=8, do_sample=False, return_dict_in_generate=True)
+    more = vlm[1].tokenizer(f" {FACT.prompts()[0]}", add_special_tokens=False, return_tensors="pt")["input_ids"]
+    ids = torch.cat([first.sequences, more], 1)
+    out = model.generate(
+        input_ids=ids, attention_mask=torch.ones_like(ids), past_key_values=first.past_key_values, max_new_tokens=4,
+        do_sample=False,
+    )  # fmt: skip
+    assert torch.equal(out[:, : ids.shape[1]], ids)
+    said = vlm[1].tokenizer.decode(out[0, ids.shape[1] :])
+    assert any(fact.answer[:4] in said for fact in facts() if fact.relation == FACT.relation)
+
+
+def test_forgetting_leaves_the_other_as_it_was_alone(vlm, model, editor):
+    editor.edit(TOLD, "Sydney")
+    alone = {name: tensor.clone() for name, tensor in editor._memory.tensors().items()}
+    record = editor.edit(NAMING, B, image=seen(A))
+    editor.forget(record.id)
+    assert all(torch.equal(tensor, alone[name]) for name, tensor in editor._memory.tensors().items())
+    assert right(say(vlm, model, ROWS)) == [False, False, True, True, False]
+    editor.undo()
+    assert all(right(say(vlm, model, ROWS)))
+
+
+def test_saved_and_loaded(vlm, model, editor, tmp_path):
+    edit_both(editor)
+    before = say(vlm, model, ROWS + UNTOUCHED)
+    editor.save_pretrained(tmp_path / "memory")
+    editor.unwrap()
+    again = editmem.load(model, tmp_path / "memory", tokenizer=vlm[1])
+    assert say(vlm, model, ROWS + UNTOUCHED) == before
+    assert [r.edit.image for r in again.edits.values()] == [r.edit.image for r in editor.edits.values()]
+    again.undo(2)
+    assert not any(right(say(vlm, model, ROWS)))
+    again.unwrap()
+
+
+def test_copies_are_independent(vlm, model, editor):
+    editor.edit(NAMING, B, image=seen(A))
+    clone = copy.deepcopy(editor)
+    clone.edit(TOLD, "Sydney")
+    assert all(right(say(vlm, clone.model, ROWS)))
+    assert right(say(vlm, model, ROWS)) == [True, True, False, False, False]
+
+
+def test_explaining_a_composition(vlm, editor):
+    visual, textual = edit_both(editor)
+    found = editor.explain(COMPOSED, image=seen(A, 3))
+    assert (found.edit.id, found.recognised.id) == (textual.id, visual.id)
+    assert visual.id in str(found)
+    assert textual.id in str(found)
+    other = editor.explain(COMPOSED, image=seen(OTHER))
+    assert (other.edit, other.recognised) == (None, None)
+    named = editor.explain(AGAIN, image=seen(A, 3))
+    assert (named.edit.id, named.recognised.id) == (visual.id, visual.id)
+
+
+def test_other_facts_of_what_a_picture_is_said_to_show(vlm, model, editor):
+    editor.edit(NAMING, B, image=seen(A))
+    assert say(vlm, model, [(COMPOSED, seen(A, 1))])[0].startswith("Lima")
+
+
+def test_the_parts_alone(vlm, model):
+    with wrapped(vlm, model, DualAdaptersSpec()) as editor:
+        edit_both(editor)
+        assert right(say(vlm, model, ROWS))[:4] == [True] * 4
+    with wrapped(vlm, model, ExternalSpec()) as editor:
+        edit_both(editor)
+        assert right(say(vlm, model, ROWS))[:2] == [True, True]
+        assert say(vlm, model, UNTOUCHED) == [*map(str, say_bare(vlm, model, editor, UNTOUCHED))]
+
+
+def say_bare(vlm, model, editor, rows):
+    with editor.off():
+        return say(vlm, model, rows)
+
+
+def test_shared_adapters_learn_one_after_the_other_and_forget_by_learning_again(vlm, model):
+    spec = MemeicSpec(storage="shared", rank=8, steps=20, rate=3e-3)
+    with wrapped(vlm, model, spec) as editor:
+        record = editor.edit(TOLD, "Sydney")
+        alone = {name: tensor.clone() for name, tensor in editor._memory.tensors().items()}
+        other = editor.edit("The capital of Chile is", "Quito")
+        assert editor.forget_cost(other.id).edits == 1
+        editor.forget(other.id)
+        assert all(torch.equal(tensor, alone[name]) for name, tensor in editor._memory.tensors().items())
+        assert record.took
+
+
+def test_bf16(vlm, model):
+    with wrapped(vlm, model.to(torch.bfloat16)) as editor:
+        edit_both(editor)
+        rows = encode(vlm, ROWS)
+        rows["pixel_values"] = rows["pixel_values"].to(torch.bfloat16)
+        ids = model.generate(**rows, max_new_tokens=8, do_sample=False)[:, rows["input_ids"].shape[1] :]
+        assert all(right([t.strip() for t in vlm[1].tokenizer.batch_decode(ids)]))
+
+
+def test_a_visual_edit_changes_nothing_textual(vlm, model):
+    with wrapped(vlm, model, MemeicSpec(storage="shared", connector=True)) as editor:
+        editor.edit(TOLD, "Sydney")
+        before = {name: tensor.clone() for name, tensor in editor._memory.tensors().items()}
+        editor.edit(NAMING, B, image=seen(A))
+        after = editor._memory.tensors()
+        for name, tensor in before.items():
+            if name.startswith("adapters."):
+                assert torch.equal(tensor[1], after[name][1]), name
+            if name.startswith("connector."):
+                assert torch.equal(tensor, after[name]), name
+        changed = [n for n, t in before.items() if n.startswith("adapters.") and not torch.equal(t[0], after[n][0])]
+        assert changed
+
+
+def test_training_a_connector_changes_it_alone(vlm, model, tmp_path):
+    with wrapped(vlm, model, MemeicSpec(connector=True)) as editor:
+        visual, textual = edit_both(editor)
+        untouched = say(vlm, model, UNTOUCHED)
+        before = {name: tensor.clone() for name, tensor in editor._memory.tensors().items()}
+        question = connecting.Composition(Edit(COMPOSED, "Sydney", image=seen(A, 4)), visual.id, textual.id)
+        losses = connecting.train(editor, [question] * 4, passes=4, rate=1e-3, batch_size=2, right=1.0)
+        assert len(losses) == 8
+        after = editor._memory.tensors()
+        assert {n.split(".")[0] for n in before if not torch.equal(before[n], after[n])} == {"connector"}
+        assert not any(parameter.requires_grad for parameter in editor._memory.connector.parameters())
+        assert say(vlm, model, UNTOUCHED) == untouched
+        connecting.save(editor, tmp_path / "connector.safetensors")
+    with wrapped(vlm, model, MemeicSpec(connector=True)) as editor:
+        connecting.load(editor, tmp_path / "connector.safetensors")
+        assert editor._memory.connector.trained
+    with wrapped(vlm, model) as editor, pytest.raises(editmem.EditMemError, match="connector=True"):
+        connecting.train(editor, [question])
+
+
+@pytest.mark.parametrize("bad", ["nowhere.png", np.zeros((4, 4), dtype=np.uint8), 7], ids=["path", "array", "number"])
+def test_bad_pictures_are_refused(editor, bad):
+    with pytest.raises(editmem.EditMemError, match="image"):
+        editor.edit(NAMING, B, image=bad)
+    assert not editor.edits
+
+
+def test_pictures_are_refused_where_they_cannot_be_used(vlm, model):
+    for method, tokenizer, why in (("memoir", vlm[1], "text only"), ("memeic", vlm[1].tokenizer, "processor")):
+        with editmem.wrap(model, method, tokenizer=tokenizer) as editor, pytest.raises(editmem.EditMemError, match=why):
+            editor.edit(NAMING, B, image=seen(A))
+    with pytest.raises(editmem.EditMemError, match="visual edit needs a picture"):
+        Edit(NAMING, B, modality="visual")
+    with pytest.raises(editmem.EditMemError, match="leave nothing"):
+        MemeicSpec(evidence=None, storage=None)
+
+
+def test_pictures_in_files_of_edits(editor, tmp_path):
+    seen(A).save(tmp_path / "kenya.png")
+    (tmp_path / "edits.jsonl").write_text(f'{{"prompt": "{NAMING}", "target": "{B}", "image": "kenya.png"}}\n')
+    (record,) = editor.edit(tmp_path / "edits.jsonl")
+    assert np.array_equal(record.edit.image.array(), np.asarray(seen(A)))
+    (tmp_path / "edits.jsonl").write_text('{"prompt": "a", "target": "b", "image": "nowhere.png"}\n')
+    with pytest.raises(editmem.EditMemError, match=r"edits.jsonl, line 1: image: cannot read"):
+        editor.edit(tmp_path / "edits.jsonl")
