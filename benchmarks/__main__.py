@@ -1,4 +1,4 @@
-"""The command line of the harness: `python -m benchmarks run | report | scale`.
+"""The command line of the harness: `python -m benchmarks run | visual | report | scale`.
 
 Exit codes: 0 done; 1 a run failed; 2 bad input.
 """
@@ -78,6 +78,49 @@ def run(
             else sweep.on_ray(runs, out, ray, _command(), jobs)
         )
         failed = watch.until_done(runs, out, ends, err)
+    raise typer.Exit(bool(failed))
+
+
+@app.command()
+def visual(
+    model: Annotated[list[str], typer.Option(help="tiny-vision, a folder or a Hub name; may be given again.")],
+    method: Annotated[list[str], typer.Option(help="A method; may be given again.")],
+    dataset: Annotated[list[str], typer.Option(help="emblems, cckeb or vlkeb; may be given again.")],
+    edits: Annotated[int, typer.Option(help="Records that are edited.", min=1)],
+    gaps: Annotated[str, typer.Option(help="Records between an edit and its scores.")] = "0,10,20,50,100",
+    scored: Annotated[int | None, typer.Option(help="Score the first so many records only.", min=1)] = None,
+    final: Annotated[bool, typer.Option(help="Score once more after the last edit.")] = True,
+    seed: Annotated[int, typer.Option(help="For methods that draw at random.")] = 0,
+    data: Annotated[list[str] | None, typer.Option(help="Folder of the data set, or dataset=folder.")] = None,
+    pictures: Annotated[list[str] | None, typer.Option(help="Folder of pictures, or dataset=folder.")] = None,
+    option: Annotated[list[str] | None, typer.Option(help="A setting, method.key=json.")] = None,
+    part: Annotated[str, typer.Option(help="Part of the data set: test or calibration.")] = "test",
+    out: Annotated[Path, typer.Option(help="Folder of results; finished runs in it are not made again.")] = Path(
+        "results"
+    ),
+    jobs: Annotated[int, typer.Option(help="Runs at a time on this machine.", min=1)] = 1,
+) -> None:
+    """Edit pictures and facts in pairs, and score each pair when a number of later ones has been edited."""
+    with _errors():
+        from benchmarks import sweep, watch
+        from benchmarks.spec import parse_data, parse_options
+        from benchmarks.visual.run import check_names, execute
+        from benchmarks.visual.spec import VisualSpec, parse_gaps
+        from benchmarks.visual.table import tables
+
+        options = parse_options(option or [], method)
+        places, folders = parse_data(data or [], dataset), parse_data(pictures or [], dataset)
+        runs = [
+            VisualSpec(
+                one, how, which, edits, parse_gaps(gaps), scored, final, seed, part, options.get(how, {}),
+                places.get(which), folders.get(which),
+            )
+            for one in model for which in dataset for how in method
+        ]  # fmt: skip
+        for spec in runs:
+            check_names(spec)
+        failed = watch.until_done(runs, out, sweep.in_processes(runs, out, _command(), jobs, execute), err)
+        typer.echo(tables([out / spec.slug for spec in runs]), nl=False)
     raise typer.Exit(bool(failed))
 
 

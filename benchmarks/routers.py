@@ -21,8 +21,8 @@ from counterfact import same_subject
 from torch import Tensor, nn
 
 import editmem
+from editmem.memory.distinct import Distinct
 from editmem.memory.names import NameRouter
-from editmem.memory.questions import Questions
 from editmem.prompts import alike_prompts, neutral_prompts
 from editmem.words import Words
 
@@ -128,8 +128,8 @@ class Study:
 
         return lambda kind: mask(self.of[kind]) @ mask(self.of["edited"]).T / k
 
-    def questions_at(self, layer: int) -> Questions:
-        space = Questions(self.neutral.states.shape[-1])
+    def questions_at(self, layer: int) -> Distinct:
+        space = Distinct(self.neutral.states.shape[-1])
         space.fit(self.neutral.states[layer], self.grid(layer))
         return space
 

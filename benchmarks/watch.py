@@ -11,7 +11,7 @@ from benchmarks.folder import read_progress
 from benchmarks.spec import RunSpec
 from benchmarks.sweep import Outcome
 
-SHOWN = ("reliability", "generality", "locality")
+SHOWN = ("reliability", "generality", "locality", "VisRel", "TextRel", "CompRel")
 PERIOD = 1.0  # seconds between two looks at the folders
 
 

@@ -126,18 +126,22 @@ def is_ours(label: str) -> bool:
 
 
 def read_results(folder: Path) -> list[Group]:
-    """Everything in a folder of results.
+    """Everything in a folder of results, but for visual runs, whose metrics are others.
 
     Raises:
         ValueError: if there is no run in it, or a file of one cannot be read.
     """
-    runs = [_read_run(path.parent) for path in sorted(folder.glob("*/run.json"))]
+    runs = [_read_run(path.parent) for path in sorted(folder.glob("*/run.json")) if not _is_visual(path)]
     if not runs:
         raise ValueError(f"{folder} holds no runs; give a folder that `python -m benchmarks run` wrote")
     groups: dict[tuple[str, str, str], list[Run]] = {}
     for run in runs:
         groups.setdefault((run.spec.model, run.spec.dataset, run.spec.part), []).append(run)
     return [Group(*key, tuple(those)) for key, those in sorted(groups.items())]
+
+
+def _is_visual(about: Path) -> bool:
+    return "gaps" in read_json(about)["spec"]
 
 
 def _read_run(folder: Path) -> Run:
