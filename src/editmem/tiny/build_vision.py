@@ -65,6 +65,7 @@ log = logging.getLogger(__name__)
 def build() -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
     """The model before it has seen anything, and its processor."""
     language, tokenizer = tiny()
+    language.config.name_or_path = ""
     tokenizer.add_tokens([IMAGE], special_tokens=True)
     language.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     image = tokenizer.get_vocab()[IMAGE]
