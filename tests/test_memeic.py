@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 import editmem
-from editmem import Edit, connecting
+from editmem import Edit, connecting, interop
 from editmem.memory.memeic import DualAdaptersSpec, ExternalSpec, MemeicSpec
 from editmem.tiny.emblems import View, emblems, picture
 from editmem.tiny.world import facts
@@ -279,6 +279,11 @@ def test_a_visual_edit_changes_nothing_textual(vlm, model):
         assert changed
 
 
+def forward_of(vlm, model, rows):
+    with torch.no_grad():
+        return model(**encode(vlm, rows)).logits[:, -1]
+
+
 def test_training_a_connector_changes_it_alone(vlm, model, tmp_path):
     with wrapped(vlm, model, MemeicSpec(connector=True)) as editor:
         visual, textual = edit_both(editor)
@@ -291,10 +296,14 @@ def test_training_a_connector_changes_it_alone(vlm, model, tmp_path):
         assert {n.split(".")[0] for n in before if not torch.equal(before[n], after[n])} == {"connector"}
         assert not any(parameter.requires_grad for parameter in editor._memory.connector.parameters())
         assert say(vlm, model, UNTOUCHED) == untouched
-        connecting.save(editor, tmp_path / "connector.safetensors")
-    with wrapped(vlm, model, MemeicSpec(connector=True)) as editor:
-        connecting.load(editor, tmp_path / "connector.safetensors")
-        assert editor._memory.connector.trained
+        trained = forward_of(vlm, model, ROWS)
+        assert interop.save(editor, tmp_path) == ["connector"]
+        for up in editor._memory.connector.up:
+            up.data.zero_()
+        changed = [not torch.equal(a, b) for a, b in zip(trained, forward_of(vlm, model, ROWS), strict=True)]
+        assert changed == [False, False, False, False, True]  # it acts on the composition, and on nothing else
+        interop.load(editor, tmp_path / "connector", "connector")
+        assert torch.equal(trained, forward_of(vlm, model, ROWS))
     with wrapped(vlm, model) as editor, pytest.raises(editmem.EditMemError, match="connector=True"):
         connecting.train(editor, [question])
 

@@ -3,10 +3,8 @@
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from editmem.edit import Edit, EncodedEdit
@@ -45,7 +43,8 @@ def train(
     """Train the connector of an editor whose memory holds the edits that the questions need.
 
     For each question and modality the edit found is the right one with probability `right`, else any other's: evidence
-    and adapters are then that one's. Nothing but the connector changes.
+    and adapters are then that one's. Nothing but the connector changes. It is saved with the memory; `interop` keeps it
+    alone.
 
     Args:
         editor: of a memory with `connector=True`.
@@ -128,17 +127,3 @@ def _loss(
     route = {memory.key: {"visual": visual, "textual": textual, "acting": textual}}
     logits = editor._writer.runner().routed(batch, route)
     return nn.functional.cross_entropy(logits.float().flatten(0, 1), batch.labels.flatten())
-
-
-def save(editor: Editor, path: str | Path) -> None:
-    """Write the connector alone to a safetensors file."""
-    save_file({name: t.cpu().contiguous() for name, t in _parts(editor)[0].state().items()}, path)
-
-
-def load(editor: Editor, path: str | Path) -> None:
-    """Take over a connector that was trained on the same host.
-
-    Raises:
-        ValueError: if it is one for another host, or of another rank.
-    """
-    _parts(editor)[0].load(load_file(path))

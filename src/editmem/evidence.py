@@ -99,6 +99,10 @@ class Evidence:
         prompt: Prompt = [{"role": "user", "content": text}] if self.span(ids)[2] else text
         return self.encode.prompt(prompt)
 
+    def fits(self, count: int) -> bool:
+        """Whether the host takes so many tokens, and goes on from them."""
+        return self.encode.max_length is None or count < self.encode.max_length
+
     def compose(
         self, ids: Sequence[int], visual: Said | None, textual: Said | None, asked: bool = True
     ) -> tuple[list[int], int]:

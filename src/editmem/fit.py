@@ -195,12 +195,7 @@ class Runner:
 
     def see(self, inputs: Mapping[str, Any], lengths: Tensor) -> Prompts:
         """What the site of the bare host sees of prompts of `lengths` (int64 `[B]`) tokens."""
-        seen: list[Prompts] = []
-
-        def look(x: Tensor, out: Tensor, call: Call) -> Tensor:
-            seen.append(Prompts(x, out, call))
-            return out
-
+        seen, look = _looking()
         options: dict[str, Any] = {"use_cache": False} if "use_cache" in self.options else {}
         if "logits_to_keep" in self.options:
             options["logits_to_keep"] = 1
@@ -219,12 +214,7 @@ class Runner:
 
     def probe(self, batch: Batch) -> tuple[Tensor, Prompts]:
         """One pass through the bare host: logits, and what the site saw."""
-        seen: list[Prompts] = []
-
-        def look(x: Tensor, out: Tensor, call: Call) -> Tensor:
-            seen.append(Prompts(x, out, call))
-            return out
-
+        seen, look = _looking()
         with torch.no_grad():
             logits = self.logits(batch, look)
         if not torch.isfinite(seen[0].x[batch.mask.bool()]).all():
@@ -233,6 +223,17 @@ class Runner:
                 "Check the host's weights and dtype"
             )
         return logits, seen[0]
+
+
+def _looking() -> tuple[list[Prompts], Callable[[Tensor, Tensor, Call], Tensor]]:
+    """A stand-in that changes nothing, and the list in which it notes what it sees."""
+    seen: list[Prompts] = []
+
+    def look(x: Tensor, out: Tensor, call: Call) -> Tensor:
+        seen.append(Prompts(x, out, call))
+        return out
+
+    return seen, look
 
 
 class Recording:

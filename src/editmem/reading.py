@@ -151,7 +151,10 @@ class Reader:
             return edit
         said, none = Said(edit.edit.text, edit.edit.target), None
         pair = (none, said) if edit.edit.image is None else (said, none)
-        composed, _ = self.evidence().compose(edit.prompt, *pair)
+        evidence = self.evidence()
+        composed, _ = evidence.compose(edit.prompt, *pair)
+        if not evidence.fits(len(composed) + len(edit.target)):
+            return edit
         return dataclasses.replace(edit, contexts=(*edit.contexts, tuple(composed)))
 
     def with_found(self, edit: EncodedEdit, visual: int, textual: int) -> EncodedEdit:
@@ -237,8 +240,7 @@ class Reader:
                 asked = int(found["acting"][b]) == int(found["visual"][b])
                 evidence = self.evidence()
                 said, start = evidence.compose(prompt, visual, textual, asked)
-                longest = evidence.encode.max_length
-                if longest is None or len(said) + len(columns) - length < longest:
+                if evidence.fits(len(said) + len(columns) - length):
                     composed, kept = said, start
             after = columns[length:]
             source = [*columns[:kept], *[-1] * (len(composed) - kept), *after]

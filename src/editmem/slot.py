@@ -216,6 +216,8 @@ class _EntryCall(_Swapped):
 class _GenerateCall(_EntryCall):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         slots: Slots = self.__dict__[_SLOT]
+        if slots.reader is None:
+            return super().__call__(*args, **kwargs)
         inputs = {**dict(zip(self._parameter_names, args, strict=False)), **kwargs}
         reading = slots.read(inputs, slots.context.lengths, False)
         if reading is None:

@@ -98,6 +98,9 @@ class MemeicSpec(Spec):
         check_ranges(self, start=(0.0, 1.0), rank=(1, 4096), connector_rank=(1, 4096), rate=(0.0, 10.0))
         check_ranges(self, decay=(0.0, 1.0), steps=(0, 10_000), margin=(0.0, 100.0), false_match_rate=(0.0, 1.0))
         check_ranges(self, picture_miss_rate=(0.0, 1.0), question_false_match_rate=(0.0, 1.0))
+        for name in ("threshold", "picture_threshold"):
+            if (value := getattr(self, name)) is not None and not -1.0 <= value <= 1.0:
+                raise SpecError(f"{name} must be between -1 and 1, or None, got {value!r}")
         if self.evidence is None and self.storage is None:
             raise SpecError("evidence=None and storage=None leave nothing for an edit to act with; give one of them")
 
@@ -229,6 +232,11 @@ class MemeicMemory(Memory):
     def eyes(self) -> Sequence[str]:
         return [] if self.pictures is None or self.pictures.eye is None else [self.pictures.eye]
 
+    def _follow(self, call: Call) -> None:
+        """Be where the host is."""
+        if self.kinds.data.device != call.real.device:
+            self.to(call.real.device)
+
     # Finding
 
     @property
@@ -237,6 +245,7 @@ class MemeicMemory(Memory):
 
     def find(self, prompts: Prompts) -> Found:
         """The edits for a batch of prompts, from a pass through the bare host."""
+        self._follow(prompts.call)
         chat = self.router.chats_of(prompts.call)
         visual, asked = torch.full_like(chat, -1, dtype=torch.long), torch.zeros_like(chat)
         if self.pictures is not None:
@@ -291,8 +300,7 @@ class MemeicMemory(Memory):
         if state is None or call.mode is Mode.SCAN:
             call.carry.pop(self.key, None)
             return None
-        if self.kinds.data.device != call.real.device:
-            self.to(call.real.device)
+        self._follow(call)
         rows = call.real.shape[0]
         if state["acting"].shape[0] != rows:  # beams
             state = {name: tensor.repeat_interleave(rows // tensor.shape[0]) for name, tensor in state.items()}
@@ -382,8 +390,11 @@ class MemeicMemory(Memory):
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         check_tensors(tensors, self.tensors())
-        if tensors["kinds"].shape[0] != tensors["lengths"].shape[0]:
-            raise ValueError("kinds and lengths differ in their number of edits")
+        kinds = tensors["kinds"]
+        visual = tensors["pictures.index"].shape[0] if self.pictures is not None else 0
+        counts = (tensors["lengths"].shape[0], visual, tensors["router.states"].shape[0])
+        if counts != (len(kinds), int((kinds == VISUAL).sum()), int((kinds == TEXT).sum())):
+            raise ValueError("targets, pictures and router keys differ in their number of edits")
 
         def under(part: str) -> dict[str, Tensor]:
             return {name.removeprefix(f"{part}."): t for name, t in tensors.items() if name.startswith(f"{part}.")}
