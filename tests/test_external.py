@@ -11,7 +11,7 @@ import editmem
 from editmem.encoding import Encoder
 from editmem.evidence import Evidence, Said, about
 from editmem.indexes import INDEXES
-from editmem.memory.external import _shares
+from editmem.memory.external import PictureIndex, _shares
 
 VISUAL, TEXTUAL = Said("Whose emblem is this?", "Peru"), Said("The capital of Peru is", "Sydney")
 
@@ -115,3 +115,29 @@ def test_pictures_are_shared_out_among_rows():
     counts = torch.tensor([17.0, 0.0, 34.0])
     wanted = torch.tensor([[1, 0, 0], [0, 0, 0], [0, 0.5, 0.5]])
     assert torch.equal(_shares(counts, 3), wanted)
+
+
+def pictures(looks, **settings):
+    """An index with these pictures in it, whose threshold is 0.5 and where 0.95 and more is the same."""
+    options = {"index": "exact", "threshold": None, "miss_rate": 0.5, "false_match_rate": 0.05}
+    options |= {"question_false_match_rate": 0.05} | settings
+    index = PictureIndex("first", "block", None, 0, looks.shape[1], **options)
+    index.threshold, index.same = torch.tensor(0.5), torch.tensor(0.95)
+    index.index.add(looks)
+    for rows in (index.states, index.chats):
+        rows.append(torch.zeros(len(looks), *rows.data.shape[1:], dtype=rows.data.dtype))
+    return index
+
+
+def test_the_threshold_rises_as_pictures_crowd():
+    crowd = torch.nn.functional.normalize(vectors(200, width=4) + torch.tensor([2.0, 0, 0, 0]), dim=-1)
+    few, many = pictures(crowd[:3]), pictures(crowd)
+    nearest = (crowd @ crowd.T).masked_fill(crowd @ crowd.T >= 0.95, -1).max(1).values
+    assert few.limit <= many.limit == pytest.approx(float(torch.quantile(nearest, 0.95)))
+    many.keep(torch.arange(3))
+    assert many.limit == few.limit
+    assert pictures(crowd, threshold=0.5).limit == 0.5
+
+
+def test_many_questions_about_one_picture_are_no_crowd():
+    assert pictures(vectors(1).expand(50, -1)).limit == 0.5

@@ -333,3 +333,30 @@ def test_pictures_in_files_of_edits(editor, tmp_path):
     (tmp_path / "edits.jsonl").write_text('{"prompt": "a", "target": "b", "image": "nowhere.png"}\n')
     with pytest.raises(editmem.EditMemError, match=r"edits.jsonl, line 1: image: cannot read"):
         editor.edit(tmp_path / "edits.jsonl")
+
+
+@pytest.mark.parametrize("settings", [{"index": "faiss"}, {"both": "all"}, {"evidence": "paper"}], ids=str)
+def test_other_settings_answer_each_kind_of_edit(vlm, model, settings):
+    if "index" in settings:
+        pytest.importorskip("faiss")
+    with wrapped(vlm, model, MemeicSpec(**settings)) as editor:
+        edit_both(editor)
+        assert all(right(say(vlm, model, ROWS[:4]), ANSWERS[:4]))
+        if "index" in settings:
+            assert all(right(say(vlm, model, ROWS[4:]), ANSWERS[4:]))
+
+
+def test_what_explain_says_acts_is_what_is_answered(vlm, model, editor):
+    edit_both(editor)
+    acting = [editor.explain(prompt, image=image).edit for prompt, image in ROWS]
+    assert [record and record.edit.target for record in acting] == ANSWERS
+    assert all(right(say(vlm, model, ROWS)))
+
+
+def test_max_length_counts_what_was_given(vlm, model, editor):
+    edit_both(editor)
+    inputs = encode(vlm, ROWS[4:])
+    length = inputs["input_ids"].shape[1]
+    ids = model.generate(**inputs, max_length=length + 5, do_sample=False)
+    assert ids.shape[1] <= length + 5
+    assert vlm[1].tokenizer.decode(ids[0, length:]).strip().startswith("Sydney")

@@ -1,9 +1,8 @@
 """Keep a memory in a folder or on the Hub: JSON for what people read, safetensors for the rest, never pickle."""
 
+import functools
 import hashlib
 import json
-import os
-import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from editmem import folders
 from editmem.errors import CheckpointError
 from editmem.ledger import Event, parse_event
 
@@ -56,41 +56,12 @@ def save(folder: Path, state: State) -> None:
     Raises:
         CheckpointError: if the folder holds something that is not a saved memory.
     """
-    folder = folder.absolute()
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / CONFIG).is_file())):
         raise CheckpointError(f"{folder} exists and is not a saved memory; choose another folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _finish_interrupted(folder)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.new-", dir=folder.parent))
-    try:
-        fresh.chmod(0o755)
-        _write(fresh, state)
-        if folder.exists():
-            # Two renames cannot be one: between them the old memory is at `.old`, where `load` looks too.
-            os.rename(folder, _old(folder))
-        os.rename(fresh, folder)
-        _sync(folder.parent)
-        shutil.rmtree(_old(folder), ignore_errors=True)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+    folders.replace(folder, functools.partial(_write, state))
 
 
-def _old(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.old")
-
-
-def _finish_interrupted(folder: Path) -> None:
-    """Clean up after a save that was killed."""
-    if _old(folder).exists():
-        if folder.exists():
-            shutil.rmtree(_old(folder))
-        else:
-            os.rename(_old(folder), folder)
-    for left in folder.parent.glob(f".{folder.name}.new-*"):
-        shutil.rmtree(left, ignore_errors=True)
-
-
-def _write(folder: Path, state: State) -> None:
+def _write(state: State, folder: Path) -> None:
     tensors = {
         f"{i}.{name}": t.detach().cpu().contiguous() for i, part in enumerate(state.tensors) for name, t in part.items()
     }
@@ -107,17 +78,6 @@ def _write(folder: Path, state: State) -> None:
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     (folder / CARD).write_text(_card(state), encoding="utf-8")
-    for path in folder.iterdir():
-        _sync(path)
-    _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _digest(path: Path) -> str:
@@ -141,9 +101,7 @@ def load(source: str | Path, *, revision: str | None = None) -> State:
     Raises:
         CheckpointError: naming the file that is missing, damaged or of a newer format.
     """
-    folder = Path(source)
-    if not folder.is_dir() and _old(folder.absolute()).is_dir():
-        folder = _old(folder.absolute())
+    folder = folders.found(Path(source))
     if not folder.is_dir():
         folder = _download(str(source), revision)
     for name in (CONFIG, TENSORS, EDITS):
@@ -197,7 +155,7 @@ def push(repo_id: str, state: State, *, private: bool | None = None, token: str 
     api = HfApi(token=token)
     url = api.create_repo(repo_id, private=private, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        _write(Path(folder), state)
+        _write(state, Path(folder))
         api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=f"{len(set(state.rows))} edits")
     return str(url)
 

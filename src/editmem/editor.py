@@ -258,7 +258,8 @@ class Editor:
             top: how many candidates to show.
         """
         self._check_attached()
-        text, candidates, edit, recognised = self._writer.encode.text(prompt), [], None, None
+        text, edit, recognised = self._writer.encode.text(prompt), None, None
+        candidates: list[Candidate] = []
         if len(self._memory):
             ids: list[int] = self._writer.encode.prompt(prompt)
             vision: list[Mapping[str, Any]] = []
@@ -266,8 +267,9 @@ class Editor:
                 ids, *vision = self._writer.encode.seen(prompt, Picture.of(image))
             with self._frozen():
                 prompts = self._writer.read([ids], vision)
-                candidates = self._candidates(self._memory.match(prompts, 2 * top)[0], top)
+                found = self._memory.match(prompts, 2 * top)[0]
             if self._writer.reader is None:
+                candidates = self._candidates(found, top)
                 acts = bool(candidates) and candidates[0].score >= candidates[0].threshold
                 edit = candidates[0].record if acts else None
             else:
@@ -275,8 +277,8 @@ class Editor:
                 edit, recognised = (
                     None if row < 0 else self._ledger.record(self._active.rows[row]) for row in (acting, shown)
                 )
-                candidates = self._candidates(hops, top) + candidates
-        return Explanation(text, edit, tuple(candidates[:top]), recognised)
+                candidates = self._candidates([*hops, *found], top)
+        return Explanation(text, edit, tuple(candidates), recognised)
 
     def _candidates(self, found: Sequence[Match], top: int) -> list[Candidate]:
         best: dict[str, Match] = {}

@@ -66,7 +66,8 @@ class ExactIndex:
         self._vectors = self._vectors[kept.to(self._vectors.device)]
 
     def search(self, queries: Tensor, top: int) -> tuple[Tensor, Tensor]:
-        scores = queries.float() @ self._vectors.to(queries.device).T
+        self._vectors = self._vectors.to(queries.device)
+        scores = queries.float() @ self._vectors.T
         order = scores.sort(dim=1, descending=True, stable=True)
         return order.values[:, :top], order.indices[:, :top]
 

@@ -1,5 +1,6 @@
 """Adapters and connectors in PEFT's format: written for other tools, and read from what others have trained."""
 
+import functools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from editmem import folders
 from editmem.editor import Editor
 from editmem.errors import CheckpointError, SpecError
 from editmem.memory.memeic import MemeicMemory
@@ -49,12 +51,12 @@ def save(editor: Editor, folder: str | Path) -> list[str]:
     if not written:
         raise SpecError("there is nothing to write: adapters are per edit, and there is no connector")
     for part, (weights, rank, alpha) in written.items():
-        _write(Path(folder) / part, weights, rank, alpha, str(editor._host.model.name_or_path))
+        base = str(editor._host.model.name_or_path)
+        folders.replace(Path(folder) / part, functools.partial(_write, weights, rank, alpha, base))
     return list(written)
 
 
-def _write(folder: Path, weights: Weights, rank: int, alpha: float, base: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+def _write(weights: Weights, rank: int, alpha: float, base: str, folder: Path) -> None:
     tensors = {}
     for path, (down, up) in weights.items():
         tensors[f"base_model.model.{path}.lora_A.weight"] = down.cpu().contiguous()

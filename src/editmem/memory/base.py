@@ -18,6 +18,7 @@ from editmem.call import Call
 from editmem.edit import EncodedEdit
 from editmem.errors import SpecError
 from editmem.host import Host, SiteInfo
+from editmem.memory.targets import Targets
 from editmem.words import Words
 
 
@@ -181,20 +182,27 @@ class Memory(nn.Module, ABC):
     Attributes:
         spec: the settings that it was built with.
         key: under which it keeps its part of `Call.carry`; unique on a host.
-        window: how many tokens after a prompt's end it may act on: the longest target it holds, rounded up.
+        targets: the answers of its edits, a row for each.
+        calibrated: whether `calibrate` has been called, or its outcome loaded.
         replays: whether edits are learned in weights that they share, one by one; see `dependents`.
         reads: whether prompts are looked up in it before the host reads them; see `reading.Reader`.
     """
 
     spec: Spec
     key: str = ""
-    window: int
+    targets: Targets
+    calibrated: bool = False
     replays: bool = False
     reads: bool = False
 
-    @abstractmethod
     def __len__(self) -> int:
         """How many edits it holds."""
+        return len(self.targets)
+
+    @property
+    def window(self) -> int:
+        """How many tokens after a prompt's end it may act on: the longest target it holds, rounded up."""
+        return self.targets.window
 
     @abstractmethod
     def forward(self, x: Tensor, out: Tensor, call: Call) -> Tensor:
@@ -217,11 +225,6 @@ class Memory(nn.Module, ABC):
     def sees(self) -> bool:
         """Whether it holds edits of pictures on this host."""
         return False
-
-    @property
-    @abstractmethod
-    def calibrated(self) -> bool:
-        """Whether `calibrate` has been called, or its outcome loaded."""
 
     @abstractmethod
     def draft(self, edits: Sequence[EncodedEdit], prompts: Prompts, owner: Tensor) -> Draft:
@@ -293,19 +296,14 @@ def check_choices(spec: Spec, **choices: Sequence[str | None]) -> None:
 
 
 def check_ranges(spec: Spec, **ranges: tuple[float, float]) -> None:
-    """Refuse a spec with a field outside of its range, ends included.
+    """Refuse a spec with a field outside of its range, ends included; None passes.
 
     Raises:
         SpecError: naming the field, its value and the range.
     """
     for name, (low, high) in ranges.items():
-        if not low <= getattr(spec, name) <= high:
-            raise SpecError(f"{name} must be between {low} and {high}, got {getattr(spec, name)!r}")
-
-
-def window_for(length: int) -> int:
-    """The power of two at or above a target's length, so that windows change rarely."""
-    return 1 << max(0, length - 1).bit_length()
+        if (value := getattr(spec, name)) is not None and not low <= value <= high:
+            raise SpecError(f"{name} must be between {low} and {high}, got {value!r}")
 
 
 def check_tensors(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:

@@ -15,6 +15,7 @@ from editmem.memory.router import at_prompt_ends, prompt_ends
 from editmem.memory.rows import Rows
 
 UNCALIBRATED = torch.inf
+FIXED = ("threshold", "same", "asking", "by_tower")
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,18 @@ class PictureIndex(nn.Module):
         index: a name in `INDEXES`.
         threshold: cosine from which a picture is that of an edit; None to calibrate it.
         miss_rate: share of other views of the same built-in picture that may be missed, for the calibration.
-        false_match_rate: share of other questions about the same built-in picture that may pass for the edit's.
+        false_match_rate: share of the edits' own pictures that may pass for that of another edit; the more edits, the
+            higher the threshold.
+        question_false_match_rate: share of other questions about the same built-in picture that may pass for the
+            edit's.
     """
 
     TOP = 16
+    SAMPLE = 512
+    """How many entries the threshold of a crowd is taken from, at most."""
 
     threshold: Tensor
+    same: Tensor
     asking: Tensor
     by_tower: Tensor
 
@@ -77,18 +84,22 @@ class PictureIndex(nn.Module):
         threshold: float | None,
         miss_rate: float,
         false_match_rate: float,
+        question_false_match_rate: float,
     ) -> None:
         super().__init__()
         self.first, self.block, self.eye, self.image_token = first, block, eye, image_token
         self.fixed, self.miss_rate, self.false_match_rate = threshold, miss_rate, false_match_rate
+        self.question_false_match_rate = question_false_match_rate
         self.looks, self.plain, self.chat = Distinct(width), Distinct(width), Distinct(width)
         self.register_buffer("threshold", torch.tensor(UNCALIBRATED))
+        self.register_buffer("same", torch.tensor(UNCALIBRATED))
         self.register_buffer("asking", torch.tensor(UNCALIBRATED))
         self.register_buffer("by_tower", torch.tensor(False))
         self.make_index = INDEXES[index]
         self.index = self.make_index(width)
         self.states = Rows((width,), torch.float32)
         self.chats = Rows((), torch.bool)
+        self._limit: float | None = None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -111,7 +122,7 @@ class PictureIndex(nn.Module):
         grid = views.unflatten(0, (seen.pictures, -1)).transpose(0, 1)
         held_out = torch.arange(seen.pictures, device=grid.device) % 3 == 2
         self.looks.fit(grid[:, ~held_out].flatten(0, 1), grid[:, ~held_out])
-        self.threshold = self._between(self.looks(grid[:, held_out]))
+        self._set_thresholds(self.looks(grid[:, held_out]))
         if self.fixed is not None:
             self.threshold = torch.full_like(self.threshold, self.fixed)
         limits = []
@@ -119,25 +130,44 @@ class PictureIndex(nn.Module):
             ends = self._ends(seen.asked[min(chat, len(seen.asked) - 1)].call)
             questions = ends.unflatten(0, (seen.pictures_asked, -1))
             space.fit(ends, questions)
-            limits.append(space.threshold(questions, self.false_match_rate))
+            limits.append(space.threshold(questions, self.question_false_match_rate))
         self.asking = torch.stack(limits).max()
 
-    def _between(self, looks: Tensor) -> Tensor:
-        """The cosine between other views of the same (all but `miss_rate` above) and other things (all below)."""
+    def _set_thresholds(self, looks: Tensor) -> None:
+        """Between other views of the same (all but `miss_rate` above) and other things (all below); and where half of
+        the other views of the same are above."""
         views, things, _ = looks.shape
         cosines = torch.einsum("vpd,wqd->vwpq", looks, looks)
         same_view = torch.eye(views, dtype=torch.bool, device=looks.device)[:, :, None, None]
         same = torch.eye(things, dtype=torch.bool, device=looks.device).expand_as(cosines)
+        self.threshold, self.same = (torch.full_like(self.threshold, UNCALIBRATED) for _ in range(2))
         if looks.std() < 1e-4 or bool(cosines.isnan().any()):
-            return torch.full_like(self.threshold, UNCALIBRATED)
-        alike = torch.quantile(cosines[same & ~same_view], self.miss_rate)
-        others = cosines[~same].max()
-        return (alike + others) / 2 if alike > others else alike
+            return
+        alike, others = torch.quantile(cosines[same & ~same_view], self.miss_rate), cosines[~same].max()
+        self.threshold = (alike + others) / 2 if alike > others else alike
+        self.same = torch.quantile(cosines[same & ~same_view], 0.5)
 
     def _widen(self, width: int) -> None:
         """Make room for vectors of the tower's width."""
         device = self.threshold.device
         self.looks, self.index = Distinct(width).to(device), self.make_index(width)
+
+    @property
+    def limit(self) -> float:
+        """The cosine from which a picture is that of an edit: the calibrated one, and no less than what keeps all but
+        `false_match_rate` of the entries' own pictures from passing for that of another."""
+        if self._limit is None:
+            crowded = self._crowded() if self.fixed is None and len(self) > 1 else -1.0
+            self._limit = max(float(self.threshold), crowded)
+        return self._limit
+
+    def _crowded(self) -> float:
+        vectors = self.index.save().to(self.threshold.device)
+        asked = vectors[:: -(-len(vectors) // self.SAMPLE)]
+        cosines = asked @ vectors.T
+        # Entries nearer than that are of the same picture.
+        nearest = cosines.masked_fill(cosines >= self.same, -1.0).max(1).values
+        return float(torch.quantile(nearest, 1 - self.false_match_rate))
 
     # Reading
 
@@ -166,6 +196,7 @@ class PictureIndex(nn.Module):
         """Add edits, whose prompts are the first of `prompts`; `chat` (bool `[B]`) says which are turns of a chat."""
         count = len(edits)
         self.index.add(self.looks(self.pictures(prompts)[0])[:count])
+        self._limit = None
         self.states.append(self._questions(prompts.call, chat)[:count])
         self.chats.append(chat[:count])
 
@@ -184,8 +215,12 @@ class PictureIndex(nn.Module):
         if not len(self):
             none = torch.full((rows,), -1, device=chat.device)
             return none, none >= 0
-        looks, questions, numbers = self.scores(prompts, chat, self.TOP)
-        seen = (looks >= self.threshold) & prompt_ends(prompts.call)[1][:, None]
+        top = self.TOP
+        looks, questions, numbers = self.scores(prompts, chat, top)
+        while top < len(self) and bool((looks[:, -1] >= self.limit).any()):  # one picture, many questions
+            top *= 4
+            looks, questions, numbers = self.scores(prompts, chat, top)
+        seen = (looks >= self.limit) & prompt_ends(prompts.call)[1][:, None]
         wanted = seen & (questions >= self.asking)
         asked = wanted.any(1)
         # Among the edits of this picture the one that is asked for; else any of them, the nearest.
@@ -194,14 +229,15 @@ class PictureIndex(nn.Module):
         return torch.where(seen.any(1), entry, -1), asked
 
     def rank(self, prompts: Prompts, chat: Tensor, top: int) -> list[list[Match]]:
-        """The nearest entries for each prompt, best first; scores are cosines of pictures."""
+        """The nearest entries for each prompt, best first, those rendered otherwise last; scores are cosines of
+        pictures."""
         if not len(self):
             return [[] for _ in chat]
         columns = [column.tolist() for column in self.scores(prompts, chat, top)]
         return [
             [
-                Match(row, look, float(self.threshold), {"picture": look, "question": question})
-                for look, question, row in zip(*entries, strict=True)
+                Match(row, look, self.limit, {"picture": look, "question": question})
+                for look, question, row in sorted(zip(*entries, strict=True), key=_order, reverse=True)
                 if look > -1
             ]
             for entries in zip(*columns, strict=True)
@@ -212,13 +248,14 @@ class PictureIndex(nn.Module):
         dropped = torch.ones(len(self), dtype=torch.bool, device=rows.device)
         dropped[rows] = False
         self.index.remove(dropped.nonzero().squeeze(1))
+        self._limit = None
         self.states.keep(rows)
         self.chats.keep(rows)
 
     # Keeping
 
     def _fixed(self) -> dict[str, tuple[nn.Module, str]]:
-        own: dict[str, tuple[nn.Module, str]] = {name: (self, name) for name in ("threshold", "asking", "by_tower")}
+        own: dict[str, tuple[nn.Module, str]] = {name: (self, name) for name in FIXED}
         spaces = {name: getattr(self, name) for name in ("looks", "plain", "chat")}
         return own | {f"{part}.{n}": (space, n) for part, space in spaces.items() for n, _ in space.named_buffers()}
 
@@ -233,8 +270,14 @@ class PictureIndex(nn.Module):
         for name, (module, attribute) in self._fixed().items():
             setattr(module, attribute, tensors[name].to(self.threshold.device))
         self.index.load(tensors["index"].to(self.threshold.device))
+        self._limit = None
         self.states.replace(tensors["states"])
         self.chats.replace(tensors["chats"])
+
+
+def _order(entry: tuple[float, float, int]) -> tuple[bool, float]:
+    look, question, _ = entry
+    return question > -1, look
 
 
 def _shares(counts: Tensor, pictures: int) -> Tensor:

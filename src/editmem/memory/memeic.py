@@ -1,5 +1,6 @@
 """MemEIC (arXiv 2510.25798): edits of pictures and of facts, found outside of the model and learned inside of it."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -34,7 +35,6 @@ from editmem.memory.parts import NoDraft, Part
 from editmem.memory.rows import Rows
 from editmem.memory.targets import Targets, rows_but
 
-STORAGES = ("per-edit", "shared")
 TEXT, VISUAL = 0, 1
 
 
@@ -63,6 +63,8 @@ class MemeicSpec(Spec):
         picture_miss_rate: share of other views of the same built-in picture that may be missed, for the calibration.
             Built-in pictures show what the host has no name for, and their views lie farther apart than those of what
             it knows.
+        picture_false_match_rate: share of the edits' own pictures that may pass for that of another edit: the threshold
+            rises as edits crowd.
         question_false_match_rate: share of other questions about a built-in picture that may pass for an edit's own.
         renderings: as in `MemoirSpec`.
         seed: of A of the adapters.
@@ -88,19 +90,18 @@ class MemeicSpec(Spec):
     false_match_rate: float = 0.15
     picture_threshold: float | None = None
     picture_miss_rate: float = 0.45
-    question_false_match_rate: float = 0.05
+    picture_false_match_rate: float = 0.05
+    question_false_match_rate: float = 0.005
     renderings: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_choices(self, evidence=(*FORMS, None), storage=(*STORAGES, None), both=("textual", "all"))
+        check_choices(self, evidence=(*FORMS, None), storage=("per-edit", "shared", None), both=("textual", "all"))
         check_choices(self, index=tuple(INDEXES))
-        check_ranges(self, start=(0.0, 1.0), rank=(1, 4096), connector_rank=(1, 4096), rate=(0.0, 10.0))
-        check_ranges(self, decay=(0.0, 1.0), steps=(0, 10_000), margin=(0.0, 100.0), false_match_rate=(0.0, 1.0))
-        check_ranges(self, picture_miss_rate=(0.0, 1.0), question_false_match_rate=(0.0, 1.0))
-        for name in ("threshold", "picture_threshold"):
-            if (value := getattr(self, name)) is not None and not -1.0 <= value <= 1.0:
-                raise SpecError(f"{name} must be between -1 and 1, or None, got {value!r}")
+        check_ranges(self, rank=(1, 4096), connector_rank=(1, 4096), rate=(0.0, 10.0), margin=(0.0, 100.0))
+        check_ranges(self, start=(0.0, 1.0), decay=(0.0, 1.0), threshold=(-1.0, 1.0), picture_threshold=(-1.0, 1.0))
+        rates = [field.name for field in dataclasses.fields(self) if field.name.endswith("_rate")]
+        check_ranges(self, steps=(0, 10_000), **dict.fromkeys(rates, (0.0, 1.0)))
         if self.evidence is None and self.storage is None:
             raise SpecError("evidence=None and storage=None leave nothing for an edit to act with; give one of them")
 
@@ -181,7 +182,8 @@ class MemeicMemory(Memory):
         if host.image_token is not None:
             self.pictures = PictureIndex(
                 self.first_block, read.block_path, host.eye, host.image_token, host.hidden_size, spec.index,
-                spec.picture_threshold, spec.picture_miss_rate, spec.question_false_match_rate,
+                spec.picture_threshold, spec.picture_miss_rate, spec.picture_false_match_rate,
+                spec.question_false_match_rate,
             )  # fmt: skip
         self.targets = Targets()
         self.kinds = Rows((), torch.long)
@@ -190,20 +192,7 @@ class MemeicMemory(Memory):
             self.adapters = DualAdapters(sites, spec.rank, spec.alpha, not self.replays, dtype, spec.seed)
         self.connector: KnowledgeConnector | None = None
         if spec.connector:
-            rank, alpha = spec.connector_rank, spec.connector_alpha
-            self.connector = KnowledgeConnector(attention, rank, alpha, spec.seed)
-        self._calibrated = False
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    @property
-    def window(self) -> int:  # type: ignore[override]
-        return self.targets.window
-
-    @property
-    def calibrated(self) -> bool:
-        return self._calibrated
+            self.connector = KnowledgeConnector(attention, spec.connector_rank, spec.connector_alpha, spec.seed)
 
     @property
     def sees(self) -> bool:
@@ -213,7 +202,7 @@ class MemeicMemory(Memory):
         self.router.calibrate(neutral)
         if self.pictures is not None and neutral.seen is not None:
             self.pictures.calibrate(neutral.seen)
-        self._calibrated = True
+        self.calibrated = True
 
     # Where it sits
 
@@ -400,11 +389,11 @@ class MemeicMemory(Memory):
             return {name.removeprefix(f"{part}."): t for name, t in tensors.items() if name.startswith(f"{part}.")}
 
         self.targets.load(tensors)
-        self.kinds.replace(tensors["kinds"])
+        self.kinds.replace(kinds)
         self.router.load_tensors(under("router"))
         for part, module in self._parts().items():
             module.load(under(part))
-        self._calibrated = True
+        self.calibrated = True
 
 
 def _kind(edits: Sequence[EncodedEdit]) -> int:

@@ -124,22 +124,10 @@ class ResidualMemory(ActingMemory):
         self.spec, self.router, self.storage = spec, router, storage
         self.replays = storage.replays
         self.targets = Targets()
-        self._calibrated = False
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    @property
-    def window(self) -> int:  # type: ignore[override]
-        return self.targets.window
-
-    @property
-    def calibrated(self) -> bool:
-        return self._calibrated
 
     def calibrate(self, neutral: Calibration) -> None:
         self.router.calibrate(neutral)
-        self._calibrated = True
+        self.calibrated = True
 
     def forward(self, x: Tensor, out: Tensor, call: Call) -> Tensor:
         if not len(self):
@@ -214,7 +202,7 @@ class ResidualMemory(ActingMemory):
         }
         self.router.load_tensors(under["router"])
         self.storage.load({**under["storage"], "lengths": lengths})
-        self._calibrated = True
+        self.calibrated = True
 
     def _router_rows(self, tensors: Mapping[str, Tensor]) -> list[int]:
         return [tensors[f"router.{name}"].shape[0] for name in self.router.keys]

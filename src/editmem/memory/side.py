@@ -33,7 +33,7 @@ from editmem.memory.scope import ACTIVATIONS, ROUTINGS, Scope
 from editmem.memory.shards import Shards
 from editmem.memory.sides import Sides
 from editmem.memory.solving import Solving, end_inputs
-from editmem.memory.targets import rows_but
+from editmem.memory.targets import Targets, rows_but
 
 FEWEST, MOST = 32, 128
 """Edits that the threshold is set by."""
@@ -169,16 +169,9 @@ class SideMemory(ActingMemory):
             self.learned = Descent(shards, size, rate, margins, spec.absolute, self.scope, spec.replay)
         self.sides = Sides(spec.inference, spec.group, spec.merging, spec.keep)
 
-    def __len__(self) -> int:
-        return len(self.learned.targets)
-
     @property
-    def window(self) -> int:  # type: ignore[override]
-        return self.learned.targets.window
-
-    @property
-    def calibrated(self) -> bool:
-        return not bool(self.scope.base.isnan())
+    def targets(self) -> Targets:  # type: ignore[override]
+        return self.learned.targets
 
     def calibrate(self, neutral: Calibration) -> None:
         self.learned.calibrate(neutral)
@@ -189,6 +182,7 @@ class SideMemory(ActingMemory):
             threshold = pilot_threshold(neutral, self._pilot(neutral), self.spec.false_match_rate)
         self.scope.base.fill_(threshold)
         self.scope.threshold.fill_(threshold)
+        self.calibrated = True
 
     def _pilot(self, neutral: Calibration) -> Solving:
         if isinstance(self.learned, Solving):
@@ -323,6 +317,7 @@ class SideMemory(ActingMemory):
         self.learned.load(tensors)
         self.scope.base = tensors["threshold"].to(self.scope.base)
         self._follow(set(range(len(self.learned.shards))))
+        self.calibrated = True
 
 
 def _said(call: Call, step: Tensor, window: int) -> Tensor:

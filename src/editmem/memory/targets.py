@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from editmem.call import NO_TOKEN
 from editmem.edit import EncodedEdit
-from editmem.memory.base import window_for
 from editmem.memory.rows import Rows
 
 
@@ -64,6 +63,11 @@ class Targets(nn.Module):
         self.lengths.replace(tensors["lengths"])
         self.tokens.replace(tensors["targets"])
         self._fit()
+
+
+def window_for(length: int) -> int:
+    """The power of two at or above a target's length, so that windows change rarely."""
+    return 1 << max(0, length - 1).bit_length()
 
 
 def starts(lengths: Tensor) -> Tensor:
