@@ -11,7 +11,7 @@ import editmem
 from editmem.encoding import Encoder
 from editmem.evidence import Evidence, Said, about
 from editmem.indexes import INDEXES
-from editmem.memory.external import PictureIndex, _shares
+from editmem.memory.pictures import PictureIndex, _shares
 
 VISUAL, TEXTUAL = Said("Whose emblem is this?", "Peru"), Said("The capital of Peru is", "Sydney")
 
@@ -53,6 +53,7 @@ def test_indexes_find_the_nearest_of_what_is_left(name, removed, top):
         ("Where does this bird live?", "Where does Peru live?"),
         ("the owner of this emblem dreams in", "Peru dreams in"),
         ("What time is it?", "Peru: What time is it?"),
+        ("Who is mayor of [the city in this picture]?", "Who is mayor of Peru?"),
     ],
 )
 def test_questions_about_pictures_are_put_in_words(question, said):

@@ -10,6 +10,7 @@ from PIL import Image
 
 import editmem
 from editmem import Edit, connecting, interop
+from editmem.errors import SpecError
 from editmem.memory.memeic import DualAdaptersSpec, ExternalSpec, MemeicSpec
 from editmem.tiny.emblems import View, emblems, picture
 from editmem.tiny.world import facts
@@ -360,3 +361,39 @@ def test_max_length_counts_what_was_given(vlm, model, editor):
     ids = model.generate(**inputs, max_length=length + 5, do_sample=False)
     assert ids.shape[1] <= length + 5
     assert vlm[1].tokenizer.decode(ids[0, length:]).strip().startswith("Sydney")
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("encoder")
+    for part in editmem.tiny():
+        part.save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_text_encoder_of_its_own(vlm, model, encoder, tmp_path):
+    with wrapped(vlm, model, MemeicSpec(text_encoder=encoder)) as editor:
+        edit_both(editor)
+        assert all(right(say(vlm, model, ROWS)))
+        matches = {float(m.score) for m in editor.explain("The currency of Peru is").candidates}
+        editor.save_pretrained(tmp_path / "memory")
+    with editmem.load(model, tmp_path / "memory", tokenizer=vlm[1]) as editor:
+        assert all(right(say(vlm, model, ROWS)))
+    with wrapped(vlm, model) as editor:
+        edit_both(editor)
+        assert matches != {float(m.score) for m in editor.explain("The currency of Peru is").candidates}
+
+
+def test_an_encoder_that_is_not_there_is_refused(vlm, model, tmp_path):
+    with pytest.raises(SpecError, match="text_encoder"):
+        wrapped(vlm, model, MemeicSpec(text_encoder=str(tmp_path / "none")))
+
+
+def test_a_question_that_is_put_in_words_by_whoever_asks(vlm, model, editor):
+    edit_both(editor)
+    rows = [("Its main town?", seen(A, 2)), (NAMING, seen(A)), (TOLD, None)]
+    assert not right(say(vlm, model, rows[:1]), ["Sydney"])[0]
+    with editor.decomposed(["What is the capital of [the owner]?", None, None]):
+        assert all(right(say(vlm, model, rows), ["Sydney", B, "Sydney"]))
+        with pytest.raises(ValueError, match="3 questions"):
+            say(vlm, model, rows[:2])

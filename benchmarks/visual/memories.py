@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import editmem
-from benchmarks.visual.records import Change
+from benchmarks.visual.inputs import Row
+from benchmarks.visual.records import Change, Question
 from benchmarks.visual.session import Calibration, VisualSession
 from editmem import connecting
 
@@ -43,6 +44,21 @@ class VisualMemory(VisualSession):
 
     def boundaries(self, lengths: Sequence[int]) -> AbstractContextManager[None]:
         return self.editor.prompt_lengths(lengths)
+
+
+class Decomposed(VisualMemory):
+    """A memory that is told how the data set itself puts questions about pictures in words."""
+
+    def _say(self, questions: Sequence[Question], tokens: int) -> list[str]:
+        with self._decomposed(questions):
+            return super()._say(questions, tokens)
+
+    def _read(self, questions: Sequence[Question], answers: Sequence[str]) -> list[Row]:
+        with self._decomposed(questions):
+            return super()._read(questions, answers)
+
+    def _decomposed(self, questions: Sequence[Question]) -> AbstractContextManager[None]:
+        return self.editor.decomposed([q.split.text if q.split is not None else None for q in questions])
 
 
 class Connected(VisualMemory):
@@ -85,7 +101,7 @@ class Astray(VisualMemory):
 
     def __init__(self, *host: Any) -> None:
         super().__init__(*host)
-        memory: Any = self.editor._memory  # the one place where the harness looks inside
+        memory: Any = self.editor._memory.external  # the one place where the harness looks inside
         find, hopped = memory.find, memory.hopped
         memory.find = lambda prompts: self._astray(memory, find(prompts), prompts, ("visual", "textual"))
         memory.hopped = lambda found, rows, prompts: self._hopped(memory, found, hopped(found, rows, prompts), rows)

@@ -6,7 +6,7 @@ from typing import Any
 
 import editmem
 from benchmarks.visual.baselines import BASELINES
-from benchmarks.visual.memories import Astray, Connected, VisualMemory
+from benchmarks.visual.memories import Astray, Connected, Decomposed, VisualMemory
 from benchmarks.visual.session import VisualSession
 
 Method = Callable[[Any, Any, Mapping[str, Any], int], VisualSession]
@@ -22,6 +22,7 @@ SHARED = {"method": "memeic", "storage": "shared", "rank": 8, "alpha": 32.0, "ra
 
 METHODS: dict[str, Method] = {
     **{name: partial(VisualMemory, {"method": name}) for name in ("memeic", "external", "dual-adapters")},
+    "memeic-split": partial(Decomposed, {"method": "memeic"}),
     "memeic-shared": partial(VisualMemory, SHARED),
     "memeic-connector": partial(Connected, {"method": "memeic", "connector": True, "evidence": "paper", "both": "all"}),
     "memeic-shared-connector": partial(Connected, SHARED | {"connector": True, "evidence": "paper", "both": "all"}),

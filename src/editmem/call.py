@@ -5,7 +5,7 @@ forward, the decision made at a prompt's end, travels with the KV cache or with 
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -95,6 +95,7 @@ class Context(threading.local):
         self.silent = False
         self.generations: list[Generation] = []
         self.lengths: Tensor | None = None
+        self.questions: Sequence[str | None] | None = None
         self.stand_ins: dict[str, Any] | None = None
         self.route: Carry = {}
 

@@ -122,7 +122,7 @@ def _loss(
 ) -> Tensor:
     """Mean negative log-likelihood of the answers' tokens."""
     composed = [reader.with_found(item, *rows) for item, rows in zip(items, found, strict=True)]
-    batch = batch_of(composed, [], editor._writer.pad, memory.kinds.data.device)
+    batch = batch_of(composed, [], editor._writer.pad, memory.external.kinds.data.device)
     visual, textual = (torch.tensor(column, device=batch.ids.device) for column in zip(*found, strict=True))
     route = {memory.key: {"visual": visual, "textual": textual, "acting": textual}}
     logits = editor._writer.runner().routed(batch, route)

@@ -301,6 +301,16 @@ class Editor:
         """
         return self._slots.context.setting(lengths=torch.as_tensor(lengths, dtype=torch.long))
 
+    def decomposed(self, questions: Sequence[str | None]) -> AbstractContextManager[None]:
+        """Say for each row how it asks, in words, about what its picture shows, where that is known better than it can
+        be told from the prompt (MemEIC's second sub-query).
+
+        Args:
+            questions: such as "What is the capital of [the owner of this emblem]?": what is in brackets gives way to
+                the name of what the picture shows. None to go by the prompt.
+        """
+        return self._slots.context.setting(questions=list(questions))
+
     # Keeping
 
     def save_pretrained(self, folder: str | Path) -> None:

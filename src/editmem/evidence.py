@@ -10,6 +10,8 @@ from editmem.encoding import Encoder, join
 
 FORMS = ("plain", "paper")
 
+# "[the owner of this emblem]", as data sets mark it
+_MARKED = re.compile(r"\[[^\[\]]*\]")
 # "the owner of this emblem", "the city shown in the picture", "this bird"
 _PICTURED = re.compile(
     r"\b(?:the|that)\s+(?:(?!the\b|this\b|that\b|of\b)[\w'-]+\s+){1,6}?"
@@ -35,10 +37,14 @@ class Said:
 def about(question: str, name: str) -> str:
     """A question about what a picture shows, as a question about the name of that: MemEIC's second sub-query.
 
-    The words for what is in the picture give way to the name; where there are none, the name is put in front.
+    The words for what is in the picture, in brackets or not, give way to the name; where there are none, the name is
+    put in front.
     """
-    put, count = _PICTURED.subn(lambda _: name, question, count=1)
-    return put if count else f"{name}: {question}"
+    for pattern in (_MARKED, _PICTURED):
+        put, count = pattern.subn(lambda _: name, question, count=1)
+        if count:
+            return put
+    return f"{name}: {question}"
 
 
 class Evidence:
@@ -93,9 +99,12 @@ class Evidence:
         start, end, _ = self.span(ids)
         return self.encode.decode(ids[start:end]).strip()
 
-    def about(self, ids: Sequence[int], name: str) -> list[int]:
-        """A prompt without its picture, with a name for what the picture shows; rendered as it is."""
-        text = about(self.question(ids), name)
+    def about(self, ids: Sequence[int], name: str, question: str | None = None) -> list[int]:
+        """A prompt without its picture, with a name for what the picture shows; rendered as it is.
+
+        `question` is how it asks in words, where that is known.
+        """
+        text = about(question or self.question(ids), name)
         prompt: Prompt = [{"role": "user", "content": text}] if self.span(ids)[2] else text
         return self.encode.prompt(prompt)
 
@@ -104,18 +113,25 @@ class Evidence:
         return self.encode.max_length is None or count < self.encode.max_length
 
     def compose(
-        self, ids: Sequence[int], visual: Said | None, textual: Said | None, asked: bool = True
+        self,
+        ids: Sequence[int],
+        visual: Said | None,
+        textual: Said | None,
+        asked: bool = True,
+        question: str | None = None,
     ) -> tuple[list[int], int]:
         """A prompt with evidence in it; one that is not what the visual edit was `asked`, put in words ("plain").
+
+        `question` is how it asks in words, where that is known.
 
         Returns:
             token ids, and how many of the first are as they were.
         """
         start, end, _ = self.span(ids)
-        question = self.encode.decode(ids[start:end]).strip()
+        own = self.encode.decode(ids[start:end]).strip()
         if visual is not None and not asked and self.form == "plain":
-            question = about(question, visual.answer)
-        text = self._text(visual, textual, question)
+            own = about(question or own, visual.answer)
+        text = self._text(visual, textual, own)
         body = self.encode.tokenizer(text, add_special_tokens=False)["input_ids"]
         return [*ids[:start], *body, *ids[end:]], start
 

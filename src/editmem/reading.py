@@ -125,6 +125,8 @@ class Reader:
         composed = getattr(cache, COMPOSED, None) if begun else None
         if begun and not generating:
             return None if composed is None else _continued(inputs, composed, {}, False)
+        if (questions := self.runner.context.questions) is not None and len(questions) != len(ids):
+            raise ValueError(f"{len(questions)} questions were given to `decomposed` for a batch of {len(ids)} rows")
         real = real_tokens(inputs.get("attention_mask"), (ids.shape[0], ids.shape[1]), ids.device)
         lengths = self._lengths(inputs, real, lengths)
         vision = {name: value for name, value in inputs.items() if name in self._sights}
@@ -184,7 +186,7 @@ class Reader:
         """For a batch of one: the row of the edit that answers, that of the picture's edit (-1 for none), and what the
         question, put in words, was compared with."""
         route, hop = self.find(batch.ids, batch.mask.bool(), batch.mask.sum(1), batch.vision)
-        matches = [] if hop is None else self.memory.match(hop, top)[0]
+        matches = [] if hop is None else self.memory.external.match(hop, top)[0]
         return int(route["acting"][0]), int(route["visual"][0]), matches
 
     def find(
@@ -194,20 +196,25 @@ class Reader:
         about recognised pictures, put in words."""
         mask = real.long()
         seen = self.runner.see({"input_ids": ids, "attention_mask": mask, **vision}, lengths)
-        found, hop = self.memory.find(seen), None
+        found, hop = self.memory.external.find(seen), None
         hops = [
             b
             for b, (v, a) in enumerate(zip(found.visual.tolist(), found.asked.tolist(), strict=True))
             if v >= 0 and not a
         ]
-        if hops and self.memory.has_textual:
+        if hops and self.memory.external.has_textual:
             prompts = [self._prompt(ids[b], real[b], int(lengths[b])) for b in hops]
             names = [self.edit_of(int(found.visual[b])).target for b in hops]
-            texts = [self.evidence().about(prompt, name) for prompt, name in zip(prompts, names, strict=True)]
+            words = [self._question(b) for b in hops]
+            texts = [self.evidence().about(*asked) for asked in zip(prompts, names, words, strict=True)]
             batch = collate([(i, text, [0]) for i, text in enumerate(texts)], self.pad(), ids.device)
             hop = self.runner.see({"input_ids": batch.ids, "attention_mask": batch.mask}, batch.mask.sum(1))
-            found = self.memory.hopped(found, torch.tensor(hops, device=ids.device), hop)
+            found = self.memory.external.hopped(found, torch.tensor(hops, device=ids.device), hop)
         return found.route(), hop
+
+    def _question(self, row: int) -> str | None:
+        """How a row asks in words about what its picture shows, where that was said."""
+        return None if (questions := self.runner.context.questions) is None else questions[row]
 
     @staticmethod
     def _prompt(ids: Tensor, real: Tensor, length: int) -> list[int]:
@@ -239,7 +246,7 @@ class Reader:
             if visual is not None or textual is not None:
                 asked = int(found["acting"][b]) == int(found["visual"][b])
                 evidence = self.evidence()
-                said, start = evidence.compose(prompt, visual, textual, asked)
+                said, start = evidence.compose(prompt, visual, textual, asked, self._question(b))
                 if evidence.fits(len(said) + len(columns) - length):
                     composed, kept = said, start
             after = columns[length:]

@@ -47,10 +47,14 @@ class Writer:
         self.reader: Reader | None = None
         if isinstance(memory, MemeicMemory):
             self.reader = Reader(self.runner(), memory, self._evidence, self._edit_of, self._pad_token)
+            memory.external.question_of = self._question
 
     def _evidence(self) -> Evidence:
         spec = cast(MemeicSpec, self.memory.spec)
         return Evidence(self.encode, self.host.image_token, spec.evidence or "plain")
+
+    def _question(self, ids: Sequence[int]) -> str:
+        return self._evidence().question(ids)
 
     def _edit_of(self, row: int) -> Edit:
         return cast(Edit, self.active.get(self.active.rows[row]))

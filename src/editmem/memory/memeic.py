@@ -29,13 +29,12 @@ from editmem.memory.base import (
     check_tensors,
 )
 from editmem.memory.connector import KnowledgeConnector
-from editmem.memory.external import Found, PictureIndex
+from editmem.memory.external import ENCODED, VISUAL, ExternalMemory, kind_of, under
 from editmem.memory.names import NameRouter
 from editmem.memory.parts import NoDraft, Part
-from editmem.memory.rows import Rows
+from editmem.memory.pictures import PictureIndex
 from editmem.memory.targets import Targets, rows_but
-
-TEXT, VISUAL = 0, 1
+from editmem.sentences import SentenceEncoder
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,8 @@ class MemeicSpec(Spec):
             `margin` nats (paper: 1e-4, 0.01, always 10 steps).
         connector_rank, connector_alpha: of the connector (paper: 8, 16).
         index: what holds the pictures' vectors: "exact" or "faiss".
+        text_encoder: a text encoder of `transformers`, as a folder or a Hub name, to compare textual edits and prompts
+            by; None for the host's own states.
         threshold: the score from which a textual edit acts; None to calibrate it.
         false_match_rate: as in `MemoirSpec`.
         picture_threshold: the cosine from which a picture is that of an edit; None to calibrate it.
@@ -86,6 +87,7 @@ class MemeicSpec(Spec):
     connector_rank: int = 8
     connector_alpha: float = 16.0
     index: str = "exact"
+    text_encoder: str | None = None
     threshold: float | None = None
     false_match_rate: float = 0.15
     picture_threshold: float | None = None
@@ -177,16 +179,18 @@ class MemeicMemory(Memory):
         self.spec: MemeicSpec = spec
         self.replays = spec.storage == "shared"
         self.first_block, self.read_block = f"{host.blocks_path}.0", read.block_path
-        self.router = NameRouter(read.block_path, host.hidden_size, spec.threshold, spec.false_match_rate)
-        self.pictures: PictureIndex | None = None
+        pictures = None
         if host.image_token is not None:
-            self.pictures = PictureIndex(
+            pictures = PictureIndex(
                 self.first_block, read.block_path, host.eye, host.image_token, host.hidden_size, spec.index,
                 spec.picture_threshold, spec.picture_miss_rate, spec.picture_false_match_rate,
                 spec.question_false_match_rate,
             )  # fmt: skip
+        encoder = None if spec.text_encoder is None else SentenceEncoder(spec.text_encoder, host.device)
+        compared = (read.block_path, host.hidden_size) if encoder is None else (ENCODED, encoder.width)
+        router = NameRouter(*compared, spec.threshold, spec.false_match_rate)
+        self.external = ExternalMemory(router, pictures, encoder)
         self.targets = Targets()
-        self.kinds = Rows((), torch.long)
         self.adapters: DualAdapters | None = None
         if spec.storage is not None:
             self.adapters = DualAdapters(sites, spec.rank, spec.alpha, not self.replays, dtype, spec.seed)
@@ -196,12 +200,10 @@ class MemeicMemory(Memory):
 
     @property
     def sees(self) -> bool:
-        return self.pictures is not None and self.pictures.sees
+        return (pictures := self.external.pictures) is not None and pictures.sees
 
     def calibrate(self, neutral: Calibration) -> None:
-        self.router.calibrate(neutral)
-        if self.pictures is not None and neutral.seen is not None:
-            self.pictures.calibrate(neutral.seen)
+        self.external.calibrate(neutral)
         self.calibrated = True
 
     # Where it sits
@@ -219,59 +221,8 @@ class MemeicMemory(Memory):
         return list(dict.fromkeys([self.first_block, self.read_block]))
 
     def eyes(self) -> Sequence[str]:
-        return [] if self.pictures is None or self.pictures.eye is None else [self.pictures.eye]
-
-    def _follow(self, call: Call) -> None:
-        """Be where the host is."""
-        if self.kinds.data.device != call.real.device:
-            self.to(call.real.device)
-
-    # Finding
-
-    @property
-    def has_textual(self) -> bool:
-        return len(self.router.states) > 0
-
-    def find(self, prompts: Prompts) -> Found:
-        """The edits for a batch of prompts, from a pass through the bare host."""
-        self._follow(prompts.call)
-        chat = self.router.chats_of(prompts.call)
-        visual, asked = torch.full_like(chat, -1, dtype=torch.long), torch.zeros_like(chat)
-        if self.pictures is not None:
-            visual, asked = self.pictures.decide(prompts, chat)
-        textual = torch.where(asked, -1, self._textual(prompts))
-        return Found(self._rows(visual, VISUAL), asked, self._rows(textual, TEXT))
-
-    def hopped(self, found: Found, rows: Tensor, prompts: Prompts) -> Found:
-        """What was found, when the questions in `rows`, about a picture, have been put in words: `prompts`."""
-        textual = self._rows(self._textual(prompts), TEXT)
-        textual = torch.where(textual >= 0, textual, found.textual[rows])
-        return Found(found.visual, found.asked, found.textual.index_copy(0, rows, textual))
-
-    def _textual(self, prompts: Prompts) -> Tensor:
-        if not self.has_textual:
-            return torch.full_like(prompts.call.real[:, 0], -1, dtype=torch.long)
-        return self.router.decide(prompts.x, prompts.call, {})
-
-    def _rows(self, entries: Tensor, kind: int) -> Tensor:
-        """Rows of the memory, of entries among those of one kind; -1 stays."""
-        rows = (self.kinds.used == kind).nonzero().squeeze(1)
-        if not len(rows):
-            return entries
-        return torch.where(entries >= 0, rows[entries.clamp(min=0)], -1)
-
-    def match(self, prompts: Prompts, top: int) -> list[list[Match]]:
-        chat = self.router.chats_of(prompts.call)
-        found = [[] for _ in prompts.x] if not self.has_textual else self.router.rank(prompts, top)
-        ranked = [self._named(matches, TEXT) for matches in found]
-        if self.pictures is not None:
-            seen = self.pictures.rank(prompts, chat, top)
-            ranked = [self._named(s, VISUAL) + r for s, r in zip(seen, ranked, strict=True)]
-        return [sorted(matches, key=lambda m: m.threshold - m.score)[:top] for matches in ranked]
-
-    def _named(self, matches: Sequence[Match], kind: int) -> list[Match]:
-        rows = self._rows(torch.tensor([m.row for m in matches], dtype=torch.long), kind).tolist()
-        return [Match(row, m.score, m.threshold, m.parts) for row, m in zip(rows, matches, strict=True)]
+        pictures = self.external.pictures
+        return [] if pictures is None or pictures.eye is None else [pictures.eye]
 
     # Acting
 
@@ -289,7 +240,8 @@ class MemeicMemory(Memory):
         if state is None or call.mode is Mode.SCAN:
             call.carry.pop(self.key, None)
             return None
-        self._follow(call)
+        if self.targets.lengths.data.device != call.real.device:
+            self.to(call.real.device)
         rows = call.real.shape[0]
         if state["acting"].shape[0] != rows:  # beams
             state = {name: tensor.repeat_interleave(rows // tensor.shape[0]) for name, tensor in state.items()}
@@ -317,7 +269,7 @@ class MemeicMemory(Memory):
 
     def _adapter(self, rows: Tensor) -> Tensor:
         rows = rows.clamp(min=0)
-        return rows if self.adapters is not None and self.adapters.per_edit else 1 - self.kinds.data[rows]
+        return rows if self.adapters is not None and self.adapters.per_edit else 1 - self.external.kinds.data[rows]
 
     def connect(self, number: int, x: Tensor, out: Tensor, call: Call) -> Tensor:
         """Apply the connector at projection `number` to rows with both modalities."""
@@ -335,66 +287,44 @@ class MemeicMemory(Memory):
         if self.adapters is None:
             return NoDraft()
         lengths = self.targets.count(edits)[owner]
-        return self.adapters.draft(_kind(edits) == VISUAL, owner, lengths, self.spec.rate, self.spec.decay)
+        return self.adapters.draft(kind_of(edits) == VISUAL, owner, lengths, self.spec.rate, self.spec.decay)
 
     def commit(self, edits: Sequence[EncodedEdit], draft: Draft, prompts: Prompts) -> list[Kept]:
-        kind = _kind(edits)
         if isinstance(draft, AdapterDraft) and self.adapters is not None:
-            self.adapters.commit(draft, kind == VISUAL)
-        self.kinds.append(torch.full((len(edits),), kind))
+            self.adapters.commit(draft, kind_of(edits) == VISUAL)
         self.targets.append(edits)
-        if kind == TEXT:
-            kept = self.router.append(prompts, edits)
-            return [Kept(self._named(k.alike, TEXT), k.false_match_rate) for k in kept]
-        assert self.pictures is not None
-        self.pictures.append(prompts, edits, self.router.chats_of(prompts.call))
-        return [Kept() for _ in edits]
+        return self.external.append(prompts, edits)
 
     def dependents(self, rows: Sequence[int]) -> list[list[int]]:
         return [list(range(len(self)))] if self.replays else []
 
     def erase(self, rows: Sequence[int]) -> None:
-        kept = rows_but(rows, len(self), self.kinds.data.device)
-        for kind, store in ((TEXT, self.router), (VISUAL, self.pictures)):
-            of_kind = (self.kinds.used == kind).nonzero().squeeze(1)
-            if store is not None and len(of_kind):
-                store.keep(torch.isin(of_kind, kept).nonzero().squeeze(1))
+        kept = rows_but(rows, len(self), self.targets.lengths.data.device)
+        self.external.keep(kept)
         if self.adapters is not None:
             self.adapters.keep(kept)
-        self.kinds.keep(kept)
         self.targets.keep(kept)
+
+    def match(self, prompts: Prompts, top: int) -> list[list[Match]]:
+        return self.external.match(prompts, top)
 
     # Keeping
 
     def _parts(self) -> dict[str, Any]:
-        parts = {"adapters": self.adapters, "pictures": self.pictures, "connector": self.connector}
+        parts = {"external": self.external, "adapters": self.adapters, "connector": self.connector}
         return {name: part for name, part in parts.items() if part is not None}
 
     def tensors(self) -> dict[str, Tensor]:
-        state = {"kinds": self.kinds.used.contiguous(), **self.targets.state()}
-        state |= {f"router.{name}": tensor for name, tensor in self.router.tensors().items()}
+        state = self.targets.state()
         for part, module in self._parts().items():
             state |= {f"{part}.{name}": tensor for name, tensor in module.state().items()}
         return state
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         check_tensors(tensors, self.tensors())
-        kinds = tensors["kinds"]
-        visual = tensors["pictures.index"].shape[0] if self.pictures is not None else 0
-        counts = (tensors["lengths"].shape[0], visual, tensors["router.states"].shape[0])
-        if counts != (len(kinds), int((kinds == VISUAL).sum()), int((kinds == TEXT).sum())):
-            raise ValueError("targets, pictures and router keys differ in their number of edits")
-
-        def under(part: str) -> dict[str, Tensor]:
-            return {name.removeprefix(f"{part}."): t for name, t in tensors.items() if name.startswith(f"{part}.")}
-
+        if tensors["lengths"].shape != tensors["external.kinds"].shape:
+            raise ValueError("targets and what finds them differ in their number of edits")
         self.targets.load(tensors)
-        self.kinds.replace(kinds)
-        self.router.load_tensors(under("router"))
         for part, module in self._parts().items():
-            module.load(under(part))
+            module.load(under(tensors, part))
         self.calibrated = True
-
-
-def _kind(edits: Sequence[EncodedEdit]) -> int:
-    return VISUAL if edits[0].edit.image is not None else TEXT

@@ -1,0 +1,268 @@
+"""Visual edits, found by their picture."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from editmem.call import Call
+from editmem.edit import EncodedEdit
+from editmem.indexes import INDEXES
+from editmem.memory.base import Match, Prompts, Seen
+from editmem.memory.distinct import Distinct
+from editmem.memory.router import at_prompt_ends, prompt_ends
+from editmem.memory.rows import Rows
+
+UNCALIBRATED = torch.inf
+FIXED = ("threshold", "same", "asking", "by_tower")
+
+
+class PictureIndex(nn.Module):
+    """Visual edits, found by their picture, and told apart by what is asked about it.
+
+    A picture is the mean of what comes out of the host's own vision tower, where that has one output for each;
+    elsewhere the mean of what takes its place in the prompt, as it enters the first block. A question is the state at
+    the prompt's end. Both are compared as `Distinct` does, each with a threshold from built-in pictures: MemEIC has
+    none for pictures and gives up four in ten answers about others (its image locality).
+
+    Args:
+        first, block: paths of the first block, and of the one whose input is compared at the prompt's end.
+        eye: path of the vision tower; None where there is none.
+        image_token: the id that stands for a part of a picture.
+        width: d, of the host's states.
+        index: a name in `INDEXES`.
+        threshold: cosine from which a picture is that of an edit; None to calibrate it.
+        miss_rate: share of other views of the same built-in picture that may be missed, for the calibration.
+        false_match_rate: share of the edits' own pictures that may pass for that of another edit; the more edits, the
+            higher the threshold.
+        question_false_match_rate: share of other questions about the same built-in picture that may pass for the
+            edit's.
+    """
+
+    TOP = 16
+    SAMPLE = 512
+    """How many entries the threshold of a crowd is taken from, at most."""
+
+    threshold: Tensor
+    same: Tensor
+    asking: Tensor
+    by_tower: Tensor
+
+    def __init__(
+        self,
+        first: str,
+        block: str,
+        eye: str | None,
+        image_token: int,
+        width: int,
+        index: str,
+        threshold: float | None,
+        miss_rate: float,
+        false_match_rate: float,
+        question_false_match_rate: float,
+    ) -> None:
+        super().__init__()
+        self.first, self.block, self.eye, self.image_token = first, block, eye, image_token
+        self.fixed, self.miss_rate, self.false_match_rate = threshold, miss_rate, false_match_rate
+        self.question_false_match_rate = question_false_match_rate
+        self.looks, self.plain, self.chat = Distinct(width), Distinct(width), Distinct(width)
+        self.register_buffer("threshold", torch.tensor(UNCALIBRATED))
+        self.register_buffer("same", torch.tensor(UNCALIBRATED))
+        self.register_buffer("asking", torch.tensor(UNCALIBRATED))
+        self.register_buffer("by_tower", torch.tensor(False))
+        self.make_index = INDEXES[index]
+        self.index = self.make_index(width)
+        self.states = Rows((width,), torch.float32)
+        self.chats = Rows((), torch.bool)
+        self._limit: float | None = None
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def sees(self) -> bool:
+        """Whether pictures leave a trace in the tokens of prompts; not so where hosts attend to them from outside."""
+        return bool(torch.isfinite(self.threshold))
+
+    # Calibrating
+
+    def calibrate(self, seen: Seen) -> None:
+        """Learn from built-in pictures what is the same and what is not."""
+        sights = None if self.eye is None else seen.views.call.sights.get(self.eye)
+        one_each = sights is not None and sights.ndim == 3 and len(sights) == len(seen.views.x)
+        self.by_tower = torch.full_like(self.by_tower, one_each)
+        if sights is not None and one_each:
+            self._widen(sights.shape[-1])
+        views, _ = self.pictures(seen.views)
+        grid = views.unflatten(0, (seen.pictures, -1)).transpose(0, 1)
+        held_out = torch.arange(seen.pictures, device=grid.device) % 3 == 2
+        self.looks.fit(grid[:, ~held_out].flatten(0, 1), grid[:, ~held_out])
+        self._set_thresholds(self.looks(grid[:, held_out]))
+        if self.fixed is not None:
+            self.threshold = torch.full_like(self.threshold, self.fixed)
+        limits = []
+        for chat, space in enumerate((self.plain, self.chat)):
+            ends = self._ends(seen.asked[min(chat, len(seen.asked) - 1)].call)
+            questions = ends.unflatten(0, (seen.pictures_asked, -1))
+            space.fit(ends, questions)
+            limits.append(space.threshold(questions, self.question_false_match_rate))
+        self.asking = torch.stack(limits).max()
+
+    def _set_thresholds(self, looks: Tensor) -> None:
+        """Between other views of the same (all but `miss_rate` above) and other things (all below); and where half of
+        the other views of the same are above."""
+        views, things, _ = looks.shape
+        cosines = torch.einsum("vpd,wqd->vwpq", looks, looks)
+        same_view = torch.eye(views, dtype=torch.bool, device=looks.device)[:, :, None, None]
+        same = torch.eye(things, dtype=torch.bool, device=looks.device).expand_as(cosines)
+        self.threshold, self.same = (torch.full_like(self.threshold, UNCALIBRATED) for _ in range(2))
+        if looks.std() < 1e-4 or bool(cosines.isnan().any()):
+            return
+        alike, others = torch.quantile(cosines[same & ~same_view], self.miss_rate), cosines[~same].max()
+        self.threshold = (alike + others) / 2 if alike > others else alike
+        self.same = torch.quantile(cosines[same & ~same_view], 0.5)
+
+    def _widen(self, width: int) -> None:
+        """Make room for vectors of the tower's width."""
+        device = self.threshold.device
+        self.looks, self.index = Distinct(width).to(device), self.make_index(width)
+
+    @property
+    def limit(self) -> float:
+        """The cosine from which a picture is that of an edit: the calibrated one, and no less than what keeps all but
+        `false_match_rate` of the entries' own pictures from passing for that of another."""
+        if self._limit is None:
+            crowded = self._crowded() if self.fixed is None and len(self) > 1 else -1.0
+            self._limit = max(float(self.threshold), crowded)
+        return self._limit
+
+    def _crowded(self) -> float:
+        vectors = self.index.save().to(self.threshold.device)
+        asked = vectors[:: -(-len(vectors) // self.SAMPLE)]
+        cosines = asked @ vectors.T
+        # Entries nearer than that are of the same picture.
+        nearest = cosines.masked_fill(cosines >= self.same, -1.0).max(1).values
+        return float(torch.quantile(nearest, 1 - self.false_match_rate))
+
+    # Reading
+
+    def pictures(self, prompts: Prompts) -> tuple[Tensor, Tensor]:
+        """The mean state of each row's pictures, float32 `[B, d]`, and whether it has any, bool `[B]`."""
+        tokens, states = prompts.call.tokens, prompts.call.residual[self.first].float()
+        assert tokens is not None
+        at = (tokens == self.image_token).float()[..., None]
+        count = at.sum(1)
+        present = count[:, 0] > 0
+        if not bool(self.by_tower):
+            return (states * at).sum(1) / count.clamp(min=1), present
+        if not bool(present.any()):
+            return states.new_zeros((len(states), self.looks.background.shape[0])), present
+        sights = prompts.call.sights[str(self.eye)].float()
+        return _shares(count[:, 0], len(sights)) @ sights.mean(1), present
+
+    def _ends(self, call: Call) -> Tensor:
+        return at_prompt_ends(call.residual[self.block], call)[0][:, 0]
+
+    def _questions(self, call: Call, chat: Tensor) -> Tensor:
+        ends = self._ends(call)
+        return torch.where(chat[:, None], self.chat(ends), self.plain(ends))
+
+    def append(self, prompts: Prompts, edits: Sequence[EncodedEdit], chat: Tensor) -> None:
+        """Add edits, whose prompts are the first of `prompts`; `chat` (bool `[B]`) says which are turns of a chat."""
+        count = len(edits)
+        self.index.add(self.looks(self.pictures(prompts)[0])[:count])
+        self._limit = None
+        self.states.append(self._questions(prompts.call, chat)[:count])
+        self.chats.append(chat[:count])
+
+    def scores(self, prompts: Prompts, chat: Tensor, top: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The nearest entries: cosines of pictures and of questions, float32 `[B, K]`, and their numbers `[B, K]`."""
+        pictures, present = self.pictures(prompts)
+        looks, numbers = self.index.search(self.looks(pictures), min(top, len(self)))
+        looks = torch.where(present[:, None], looks, -1.0)
+        questions = torch.einsum("bd,bkd->bk", self._questions(prompts.call, chat), self.states.data[numbers].float())
+        same = self.chats.data[numbers] == chat[:, None]
+        return looks, torch.where(same, questions, -1.0), numbers
+
+    def decide(self, prompts: Prompts, chat: Tensor) -> tuple[Tensor, Tensor]:
+        """The entry of each row's picture, int64 `[B]`, -1 for none; and whether it is what is asked, bool `[B]`."""
+        rows = prompts.call.real.shape[0]
+        if not len(self):
+            none = torch.full((rows,), -1, device=chat.device)
+            return none, none >= 0
+        top = self.TOP
+        looks, questions, numbers = self.scores(prompts, chat, top)
+        while top < len(self) and bool((looks[:, -1] >= self.limit).any()):  # one picture, many questions
+            top *= 4
+            looks, questions, numbers = self.scores(prompts, chat, top)
+        seen = (looks >= self.limit) & prompt_ends(prompts.call)[1][:, None]
+        wanted = seen & (questions >= self.asking)
+        asked = wanted.any(1)
+        # Among the edits of this picture the one that is asked for; else any of them, the nearest.
+        best = torch.where(asked, torch.where(wanted, questions, -2.0).argmax(1), looks.argmax(1))
+        entry = numbers.gather(1, best[:, None])[:, 0]
+        return torch.where(seen.any(1), entry, -1), asked
+
+    def rank(self, prompts: Prompts, chat: Tensor, top: int) -> list[list[Match]]:
+        """The nearest entries for each prompt, best first, those rendered otherwise last; scores are cosines of
+        pictures."""
+        if not len(self):
+            return [[] for _ in chat]
+        columns = [column.tolist() for column in self.scores(prompts, chat, top)]
+        return [
+            [
+                Match(row, look, self.limit, {"picture": look, "question": question})
+                for look, question, row in sorted(zip(*entries, strict=True), key=_order, reverse=True)
+                if look > -1
+            ]
+            for entries in zip(*columns, strict=True)
+        ]
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop all entries but these."""
+        dropped = torch.ones(len(self), dtype=torch.bool, device=rows.device)
+        dropped[rows] = False
+        self.index.remove(dropped.nonzero().squeeze(1))
+        self._limit = None
+        self.states.keep(rows)
+        self.chats.keep(rows)
+
+    # Keeping
+
+    def _fixed(self) -> dict[str, tuple[nn.Module, str]]:
+        own: dict[str, tuple[nn.Module, str]] = {name: (self, name) for name in FIXED}
+        spaces = {name: getattr(self, name) for name in ("looks", "plain", "chat")}
+        return own | {f"{part}.{n}": (space, n) for part, space in spaces.items() for n, _ in space.named_buffers()}
+
+    def state(self) -> dict[str, Tensor]:
+        tables = {"index": self.index.save(), "states": self.states.used, "chats": self.chats.used}
+        return {name: getattr(*where) for name, where in self._fixed().items()} | {
+            name: table.contiguous() for name, table in tables.items()
+        }
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        self._widen(tensors["looks.background"].shape[0])
+        for name, (module, attribute) in self._fixed().items():
+            setattr(module, attribute, tensors[name].to(self.threshold.device))
+        self.index.load(tensors["index"].to(self.threshold.device))
+        self._limit = None
+        self.states.replace(tensors["states"])
+        self.chats.replace(tensors["chats"])
+
+
+def _order(entry: tuple[float, float, int]) -> tuple[bool, float]:
+    look, question, _ = entry
+    return question > -1, look
+
+
+def _shares(counts: Tensor, pictures: int) -> Tensor:
+    """Which pictures (or parts of pictures) are in which row, float32 `[B, N]`; rows sum to 1 where there are any.
+
+    Args:
+        counts: `[B]`, tokens of pictures in each row.
+        pictures: N, how many the tower saw, in the order of the rows.
+    """
+    ends = (counts.cumsum(0) / counts.sum() * pictures).round()
+    number = torch.arange(pictures, device=counts.device)
+    shares = ((number < ends[:, None]) & (number >= (ends - ends.diff(prepend=ends.new_zeros(1)))[:, None])).float()
+    return shares / shares.sum(1, keepdim=True).clamp(min=1)
