@@ -99,14 +99,16 @@ def visual(
         "results"
     ),
     jobs: Annotated[int, typer.Option(help="Runs at a time on this machine.", min=1)] = 1,
+    figures: Annotated[Path | None, typer.Option(help="JSONL for the means of all finished runs in --out.")] = None,
 ) -> None:
     """Edit pictures and facts in pairs, and score each pair when a number of later ones has been edited."""
     with _errors():
         from benchmarks import sweep, watch
+        from benchmarks.folder import write_atomically
         from benchmarks.spec import parse_data, parse_options
+        from benchmarks.visual import table
         from benchmarks.visual.run import check_names, execute
         from benchmarks.visual.spec import VisualSpec, parse_gaps
-        from benchmarks.visual.table import tables
 
         options = parse_options(option or [], method)
         places, folders = parse_data(data or [], dataset), parse_data(pictures or [], dataset)
@@ -120,7 +122,10 @@ def visual(
         for spec in runs:
             check_names(spec)
         failed = watch.until_done(runs, out, sweep.in_processes(runs, out, _command(), jobs, execute), err)
-        typer.echo(tables([out / spec.slug for spec in runs]), nl=False)
+        typer.echo(table.tables([out / spec.slug for spec in runs]), nl=False)
+        if figures:
+            lines = (json.dumps(line, ensure_ascii=False) for line in table.figures(out))
+            write_atomically(figures, "".join(f"{line}\n" for line in lines))
     raise typer.Exit(bool(failed))
 
 

@@ -266,9 +266,10 @@ def test_layers_of_the_package():
 
     root = Path(editmem.__file__).parent
     order = [
-        ["errors", "words", "kernels", "prompts", "progress", "tiny"], ["call", "host", "indexes", "picture"],
-        ["embeddings"], ["slot", "edit"], ["encoding"], ["evidence"], ["memory"],
-        ["ledger", "fit", "explanation", "active", "calibrating"], ["checkpoint", "reading"], ["writing"], ["editor"],
+        ["errors", "words", "kernels", "prompts", "progress", "tiny", "folders"],
+        ["call", "host", "indexes", "picture", "sentences"], ["embeddings"], ["slot", "edit"], ["encoding"],
+        ["evidence"], ["memory"], ["ledger", "fit", "explanation", "active", "calibrating"], ["checkpoint", "reading"],
+        ["writing"], ["explaining"], ["editor"],
         ["wrap", "connecting", "interop"], ["cli", "__init__"],
     ]  # fmt: skip
     level = {name: number for number, names in enumerate(order) for name in names}

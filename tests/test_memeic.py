@@ -322,8 +322,8 @@ def test_pictures_are_refused_where_they_cannot_be_used(vlm, model):
             editor.edit(NAMING, B, image=seen(A))
     with pytest.raises(editmem.EditMemError, match="visual edit needs a picture"):
         Edit(NAMING, B, modality="visual")
-    with pytest.raises(editmem.EditMemError, match="leave nothing"):
-        MemeicSpec(evidence=None, storage=None)
+    with pytest.raises(SpecError, match="leave nothing"):
+        editmem.wrap(model, MemeicSpec(evidence=None, storage=None))
 
 
 def test_pictures_in_files_of_edits(editor, tmp_path):
@@ -336,10 +336,10 @@ def test_pictures_in_files_of_edits(editor, tmp_path):
         editor.edit(tmp_path / "edits.jsonl")
 
 
-@pytest.mark.parametrize("settings", [{"index": "faiss"}, {"both": "all"}, {"evidence": "paper"}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{"index": "faiss"}, {"index": "qdrant"}, {"both": "all"}, {"evidence": "paper"}], ids=str
+)
 def test_other_settings_answer_each_kind_of_edit(vlm, model, settings):
-    if "index" in settings:
-        pytest.importorskip("faiss")
     with wrapped(vlm, model, MemeicSpec(**settings)) as editor:
         edit_both(editor)
         assert all(right(say(vlm, model, ROWS[:4]), ANSWERS[:4]))
@@ -397,3 +397,64 @@ def test_a_question_that_is_put_in_words_by_whoever_asks(vlm, model, editor):
         assert all(right(say(vlm, model, rows), ["Sydney", B, "Sydney"]))
         with pytest.raises(ValueError, match="3 questions"):
             say(vlm, model, rows[:2])
+
+
+def test_what_is_said_in_one_memory_and_what_is_seen_in_another(vlm, model, tmp_path):
+    bare = say(vlm, model, UNTOUCHED)
+    with wrapped(vlm, model, ["memoir", "external"]) as editor:
+        visual, textual = edit_both(editor)
+        assert [len(writer.memory) for writer in editor._writers] == [2, 2]  # plain and as a turn
+        assert all(right(say(vlm, model, ROWS)))
+        assert say(vlm, model, UNTOUCHED) == bare
+        acting = [editor.explain(prompt, image=image).edit for prompt, image in ROWS]
+        assert [record and record.edit.target for record in acting] == ANSWERS
+        editor.save_pretrained(tmp_path / "memory")
+        editor.forget(visual.id)
+        assert right(say(vlm, model, ROWS)) == [False, False, True, True, False]
+        editor.undo()
+        editor.forget(textual.id)
+        assert right(say(vlm, model, ROWS)) == [True, True, False, False, False]
+        assert list(editor.edits) == [visual.id]
+    with editmem.load(model, tmp_path / "memory", tokenizer=vlm[1]) as editor:
+        assert list(editor.edits) == [visual.id, textual.id]
+        assert all(right(say(vlm, model, ROWS)))
+
+
+def test_one_memory_alone_reads(vlm, model):
+    with pytest.raises(SpecError, match="one on a host"):
+        wrapped(vlm, model, ["external", "memoir", "memeic"])
+    wrapped(vlm, model).unwrap()
+
+
+@pytest.mark.parametrize(
+    ("parts", "spec"),
+    [
+        (["external", "dual-adapters"], MemeicSpec()),
+        (["dual-adapters", "external"], MemeicSpec()),
+        (["dual-adapters", "connector"], MemeicSpec(evidence=None, connector=True)),
+        ([ExternalSpec(index="faiss"), DualAdaptersSpec(rank=4), "connector"],
+         MemeicSpec(index="faiss", rank=4, connector=True)),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_parts_make_one_memory(vlm, model, parts, spec):
+    with wrapped(vlm, model, parts) as editor:
+        assert editor.specs == (spec,)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"), [(["external", "memeic"], "both bring evidence"), (["connector"], "leave nothing")], ids=str
+)
+def test_parts_that_make_none_are_refused(vlm, model, parts, message):
+    with pytest.raises(SpecError, match=message):
+        wrapped(vlm, model, parts)
+
+
+def test_wise_takes_pictures_too(vlm, model):
+    with wrapped(vlm, model, "wise") as editor:
+        assert [record.took for record in edit_both(editor)] == [True, True]
+        rows = [ROWS[0], ROWS[2]]
+        assert all(right(say(vlm, model, rows), [ANSWERS[0], ANSWERS[2]]))
+        (first, _) = editor.edits
+        editor.forget(first)
+        assert right(say(vlm, model, rows), [ANSWERS[0], ANSWERS[2]]) == [False, True]

@@ -18,7 +18,7 @@ class VisualMemory(VisualSession):
     """A memory of the library.
 
     Args:
-        spec: what the spec is made from, with its "method"; the options go over it.
+        spec: what the spec is made from, with its "method", or several; the options go over the last.
         model, processor, options, seed: as of `VisualSession`.
 
     Raises:
@@ -26,10 +26,16 @@ class VisualMemory(VisualSession):
     """
 
     def __init__(
-        self, spec: Mapping[str, Any], model: Any, processor: Any, options: Mapping[str, Any], seed: int
+        self,
+        spec: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        model: Any,
+        processor: Any,
+        options: Mapping[str, Any],
+        seed: int,
     ) -> None:
         super().__init__(model, processor, options, seed)
-        self.editor = editmem.wrap(model, {**spec, **options}, tokenizer=processor)
+        *others, last = [spec] if isinstance(spec, Mapping) else spec
+        self.editor = editmem.wrap(model, [*others, {**last, **options}], tokenizer=processor)
 
     def write(self, change: Change) -> bool | None:
         (record,) = self.editor.edit([edit_of(change)], progress=False)

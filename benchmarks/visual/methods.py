@@ -21,7 +21,8 @@ SHARED = {"method": "memeic", "storage": "shared", "rank": 8, "alpha": 32.0, "ra
 """The paper's adapters, with a step that suits small hosts."""
 
 METHODS: dict[str, Method] = {
-    **{name: partial(VisualMemory, {"method": name}) for name in ("memeic", "external", "dual-adapters")},
+    **{name: partial(VisualMemory, {"method": name}) for name in ("memeic", "external", "dual-adapters", "wise")},
+    "memoir-external": partial(VisualMemory, [{"method": "memoir"}, {"method": "external"}]),
     "memeic-split": partial(Decomposed, {"method": "memeic"}),
     "memeic-shared": partial(VisualMemory, SHARED),
     "memeic-connector": partial(Connected, {"method": "memeic", "connector": True, "evidence": "paper", "both": "all"}),

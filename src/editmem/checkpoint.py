@@ -31,7 +31,7 @@ class State:
         specs: the specs, as dicts.
         host: fingerprint of the host.
         tokenizer: fingerprint of the tokenizer.
-        rows: for each row of the memory the id of its edit; an edit has a row for each way in which it is rendered.
+        rows: of each memory, for each row the id of its edit; an edit has a row for each way in which it is rendered.
         events: the history.
         tensors: of each memory.
     """
@@ -39,9 +39,14 @@ class State:
     specs: list[dict[str, Any]]
     host: Mapping[str, Any]
     tokenizer: str
-    rows: list[str]
+    rows: list[list[str]]
     events: list[Event]
     tensors: list[dict[str, Tensor]]
+
+    @property
+    def edits(self) -> list[str]:
+        """The ids of the edits that are held."""
+        return list(dict.fromkeys(edit for rows in self.rows for edit in rows))
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:
@@ -90,7 +95,7 @@ def _card(state: State) -> str:
     return (
         "---\nlibrary_name: editmem\ntags:\n- model-editing\n---\n\n"
         f"# Edits for {state.host['architecture']}\n\n"
-        f"{len(set(state.rows))} edits ({methods}), to be put on their host with `editmem.load(model, folder)`.\n"
+        f"{len(state.edits)} edits ({methods}), to be put on their host with `editmem.load(model, folder)`.\n"
         f"`{EDITS}` lists every edit and what became of it.\n"
     )
 
@@ -156,7 +161,7 @@ def push(repo_id: str, state: State, *, private: bool | None = None, token: str 
     url = api.create_repo(repo_id, private=private, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         _write(state, Path(folder))
-        api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=f"{len(set(state.rows))} edits")
+        api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=f"{len(state.edits)} edits")
     return str(url)
 
 

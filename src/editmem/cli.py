@@ -198,7 +198,7 @@ def _saved_edits(memory: Path) -> dict[str, dict[str, Any]]:
 
     state = checkpoint.load(memory)
     records = {event.record.id: event.record for event in state.events if event.record is not None}
-    return {name: records[name].edit.to_dict() for name in state.rows}
+    return {name: records[name].edit.to_dict() for name in state.edits}
 
 
 @app.command()

@@ -15,11 +15,11 @@ from editmem import checkpoint
 from editmem.active import ActiveEdits
 from editmem.edit import Edit, EditRecord, EncodedEdit, Prompt, read_edits
 from editmem.errors import EditMemError, InvalidEditError, UnknownEditError
-from editmem.explanation import Candidate, Explanation
+from editmem.explaining import explain
+from editmem.explanation import Explanation
 from editmem.host import Host, SiteInfo
 from editmem.ledger import Event, Ledger
-from editmem.memory.base import Match, Memory, Spec
-from editmem.picture import Picture
+from editmem.memory.base import Memory, Spec
 from editmem.progress import Progress, bar
 from editmem.slot import Slots
 from editmem.writing import Writer
@@ -58,16 +58,28 @@ class Editor:
         self.model = model
         self.specs = tuple(spec for spec, _, _ in parts)
         self._host, self._slots, self._ledger = host, slots, ledger
-        self._sites = [site for _, site, _ in parts]
-        self._memories = [memory for _, _, memory in parts]
-        self._active = ActiveEdits()
-        self._writer = Writer(host, self._sites[0], self._memory, slots.context, tokenizer, self._active)
-        slots.reader = self._writer.reader
+        self._writers = [Writer(host, site, memory, slots.context, tokenizer) for _, site, memory in parts]
+        self._reader = next((writer.reader for writer in self._writers if writer.reader is not None), None)
+        slots.reader = self._reader
 
-    # The memory that edits are written to; further ones on the same host are written to by their own kind.
+    @property
+    def _writer(self) -> Writer:
+        return self._writers[0]
+
     @property
     def _memory(self) -> Memory:
-        return self._memories[0]
+        return self._writer.memory
+
+    @property
+    def _active(self) -> ActiveEdits:
+        return self._writer.active
+
+    def _writer_for(self, edit: Edit) -> Writer:
+        """That of the first memory that takes the edit's kind."""
+        return next((writer for writer in self._writers if writer.takes(edit)), self._writer)
+
+    def _is_active(self, edit_id: str) -> bool:
+        return any(edit_id in writer.active for writer in self._writers)
 
     @property
     def tokenizer(self) -> Any:
@@ -78,7 +90,7 @@ class Editor:
     def edits(self) -> Mapping[str, EditRecord]:
         """Active edits by id, in order of writing."""
         return MappingProxyType(
-            {edit_id: self._ledger.record(edit_id) for edit_id in self._ledger.active() if edit_id in self._active}
+            {edit_id: self._ledger.record(edit_id) for edit_id in self._ledger.active() if self._is_active(edit_id)}
         )
 
     @property
@@ -116,16 +128,15 @@ class Editor:
         """
         self._check_attached()
         edits, single = read_edits(prompt_or_edits, target, **fields)
-        encoded = [self._writer.renderings(edit) for edit in edits]
+        encoded = [(writer := self._writer_for(edit), writer.renderings(edit)) for edit in edits]
         self._check_ids(edits)
-        self._writer.calibrate()
-        self._writer.check_pictures(edits)
+        for writer in {id(writer): writer for writer, _ in encoded}.values():
+            writer.calibrate()
+            writer.check_pictures([edit for edit in edits if self._writer_for(edit) is writer])
         records: list[EditRecord] = []
-        if self._memory.replays:
-            batch_size = 1  # what is forgotten is replayed one by one, and has to come out the same
         with self._frozen(), bar(progress, len(encoded), "editing") as advance:
-            for batch in _batches(encoded, batch_size):
-                records += self._write(batch)
+            for writer, batch in _batches(encoded, batch_size):
+                records += self._write(writer, batch)
                 advance(len(batch))
         return records[0] if single else records
 
@@ -135,7 +146,8 @@ class Editor:
 
     def _check_ids(self, edits: Sequence[Edit]) -> None:
         for edit in edits:
-            active = self._active.get(str(edit.id))
+            found = (writer.active.get(str(edit.id)) for writer in self._writers)
+            active = next((active for active in found if active is not None), None)
             if active is not None and active.prompt_key != edit.prompt_key:
                 raise InvalidEditError(
                     f"the id {edit.id!r} belongs to an active edit of another prompt, {active.prompt!r}; "
@@ -147,20 +159,20 @@ class Editor:
         with self._host.frozen():
             yield
 
-    def _write(self, renderings: Sequence[Sequence[EncodedEdit]]) -> list[EditRecord]:
+    def _write(self, writer: Writer, renderings: Sequence[Sequence[EncodedEdit]]) -> list[EditRecord]:
         """Write edits, each of them in one or more renderings, the given one first."""
         batch = [item for item, *_ in renderings]
-        said_before = self._writer.say(batch)
-        superseded = {item.edit.prompt_key: self._active.with_prompt_of(item.edit) for item in batch}
+        said_before = writer.say(batch)
+        superseded = {item.edit.prompt_key: writer.active.with_prompt_of(item.edit) for item in batch}
         self._erase([edit_id for edit_id in superseded.values() if edit_id is not None])
-        outcomes = iter(self._writer.learn([item for items in renderings for item in items]))
+        outcomes = iter(writer.learn([item for items in renderings for item in items]))
         records = []
         for items, before in zip(renderings, said_before, strict=True):
             item, outcome = items[0], next(outcomes)
             others = [next(outcomes) for _ in items[1:]]
             if (old := superseded.get(item.edit.prompt_key)) is not None:
                 self._ledger.append("superseded", (old,))
-            record = self._writer.record(item, before, outcome, others)
+            record = writer.record(item, before, outcome, others)
             self._ledger.append("edited", (record.id,), record)
             records.append(record)
         return records
@@ -188,12 +200,13 @@ class Editor:
             UnknownEditError: if an id is not that of an active edit.
         """
         self._check_active(ids)
-        anew = [edit_id for group in self._dependents(ids) for edit_id in group if edit_id not in ids]
+        groups = [group for writer in self._writers for group in writer.dependents(ids)]
+        anew = [edit_id for group in groups for edit_id in group if edit_id not in ids]
         return ForgetCost(len(anew), sum(self._ledger.record(edit_id).seconds for edit_id in anew))
 
     def _check_active(self, ids: Sequence[str]) -> None:
         for edit_id in ids:
-            if edit_id not in self._active:
+            if not self._is_active(edit_id):
                 raise UnknownEditError(f"no active edit has the id {edit_id!r}; see editor.edits")
 
     def undo(self, n: int = 1) -> None:
@@ -213,39 +226,29 @@ class Editor:
         wanted = Ledger()
         wanted.take_over(events)
         active = wanted.active()
-        changed = tuple(
-            edit_id
-            for edit_id in dict.fromkeys([*self._active, *active])
-            if (edit_id in self._active) != (edit_id in active)
-        )
-        self._erase([edit_id for edit_id in self._active if edit_id not in active])
-        self._rewrite([edit_id for edit_id in active if edit_id not in self._active])
+        held = [edit_id for writer in self._writers for edit_id in writer.active]
+        gone = [edit_id for edit_id in held if edit_id not in active]
+        back = [edit_id for edit_id in active if edit_id not in set(held)]
+        changed = (*gone, *back)
+        self._erase(gone)
+        self._rewrite(back)
         self._ledger.append("undone", changed, undoes=tuple(sorted(undone)))
 
     def _erase(self, ids: Sequence[str]) -> None:
-        if not ids:
-            return
-        for group in self._dependents(ids):
-            with self._memory.rewriting(self._active.rows_of(group)):
-                self._drop(group)
-                self._rewrite([edit_id for edit_id in group if edit_id not in set(ids)])
-        self._drop(ids)
-
-    def _dependents(self, ids: Sequence[str]) -> list[list[str]]:
-        """Edits that share weights with these: groups that are written anew together, in order of writing."""
-        groups = self._memory.dependents(self._active.rows_of(ids))
-        return [list(dict.fromkeys(self._active.rows[row] for row in rows)) for rows in groups]
-
-    def _drop(self, ids: Sequence[str]) -> None:
-        if rows := self._active.rows_of(ids):
-            self._memory.erase(rows)
-            self._active.drop(ids)
+        for writer in self._writers if ids else ():
+            for group in writer.dependents(ids):
+                with writer.memory.rewriting(writer.active.rows_of(group)):
+                    writer.drop(group)
+                    self._rewrite([edit_id for edit_id in group if edit_id not in set(ids)])
+            writer.drop(ids)
 
     def _rewrite(self, ids: Sequence[str]) -> None:
         """Write edits again from the ledger, one by one, in order."""
         with self._frozen():
             for edit_id in ids:
-                self._writer.learn(self._writer.renderings(self._ledger.record(edit_id).edit))
+                edit = self._ledger.record(edit_id).edit
+                writer = self._writer_for(edit)
+                writer.learn(writer.renderings(edit))
 
     # Looking
 
@@ -258,36 +261,8 @@ class Editor:
             top: how many candidates to show.
         """
         self._check_attached()
-        text, edit, recognised = self._writer.encode.text(prompt), None, None
-        candidates: list[Candidate] = []
-        if len(self._memory):
-            ids: list[int] = self._writer.encode.prompt(prompt)
-            vision: list[Mapping[str, Any]] = []
-            if image is not None:
-                ids, *vision = self._writer.encode.seen(prompt, Picture.of(image))
-            with self._frozen():
-                prompts = self._writer.read([ids], vision)
-                found = self._memory.match(prompts, 2 * top)[0]
-            if self._writer.reader is None:
-                candidates = self._candidates(found, top)
-                acts = bool(candidates) and candidates[0].score >= candidates[0].threshold
-                edit = candidates[0].record if acts else None
-            else:
-                acting, shown, hops = self._writer.reader.explain(self._writer.batch([ids], vision), top)
-                edit, recognised = (
-                    None if row < 0 else self._ledger.record(self._active.rows[row]) for row in (acting, shown)
-                )
-                candidates = self._candidates([*hops, *found], top)
-        return Explanation(text, edit, tuple(candidates), recognised)
-
-    def _candidates(self, found: Sequence[Match], top: int) -> list[Candidate]:
-        best: dict[str, Match] = {}
-        for match in found:  # an edit may have several rows
-            best.setdefault(self._active.rows[match.row], match)
-        return [
-            Candidate(self._ledger.record(edit_id), match.score, match.threshold, match.parts)
-            for edit_id, match in list(best.items())[:top]
-        ]
+        with self._frozen():
+            return explain(self._writers, self._ledger, prompt, image, top)
 
     def off(self) -> AbstractContextManager[None]:
         """The bare host inside the block, for the thread that enters it; nests."""
@@ -326,18 +301,18 @@ class Editor:
             specs=[spec.to_dict() for spec in self.specs],
             host=self._host.fingerprint(),
             tokenizer=checkpoint.tokenizer_fingerprint(self._writer.encode.tokenizer),
-            rows=list(self._active.rows),
+            rows=[list(writer.active.rows) for writer in self._writers],
             events=list(self._ledger),
-            tensors=[memory.tensors() if memory.calibrated else {} for memory in self._memories],
+            tensors=[w.memory.tensors() if w.memory.calibrated else {} for w in self._writers],
         )
 
     def _restore(self, state: checkpoint.State) -> None:
         """Take over a saved state; called on a fresh editor only."""
-        for memory, tensors in zip(self._memories, state.tensors, strict=True):
-            if tensors:
-                memory.load_tensors(tensors)
         self._ledger.take_over(state.events)
-        self._active.take_over(state.rows, {edit_id: self._ledger.record(edit_id).edit for edit_id in state.rows})
+        for writer, rows, tensors in zip(self._writers, state.rows, state.tensors, strict=True):
+            if tensors:
+                writer.memory.load_tensors(tensors)
+            writer.active.take_over(rows, {edit_id: self._ledger.record(edit_id).edit for edit_id in rows})
 
     # Leaving
 
@@ -357,9 +332,13 @@ class Editor:
         return f"Editor({type(self._host.model).__name__}, {methods}, {len(self.edits)} edits)"
 
 
-def _batches(renderings: Sequence[list[EncodedEdit]], size: int) -> Iterator[list[list[EncodedEdit]]]:
-    """Edits in order, at most `size` together, those with a picture and those without apart."""
-    for _, group in itertools.groupby(renderings, key=lambda items: items[0].edit.image is None):
-        alike = list(group)
-        for start in range(0, len(alike), size):
-            yield alike[start : start + size]
+def _batches(
+    encoded: Sequence[tuple[Writer, list[EncodedEdit]]], size: int
+) -> Iterator[tuple[Writer, list[list[EncodedEdit]]]]:
+    """Edits in order, at most `size` together, those with a picture and those without apart; one by one where they
+    share weights: what is forgotten is replayed so, and has to come out the same."""
+    for _, group in itertools.groupby(encoded, key=lambda pair: pair[1][0].edit.image is None):
+        writers, alike = zip(*group, strict=True)
+        most = 1 if writers[0].memory.replays else size
+        for start in range(0, len(alike), most):
+            yield writers[0], list(alike[start : start + most])

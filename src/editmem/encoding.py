@@ -58,20 +58,21 @@ class Encoder:
         """What stands for a picture in plain text; empty where the processor puts it there itself."""
         picture = Picture.of(np.zeros((32, 32, 3), dtype=np.uint8)).pil()
         token = str(getattr(self.processor, "boi_token", None) or getattr(self.processor, "image_token", "<image>"))
-        if self._takes(f"{token}a", picture):
-            return token
-        if self._takes("a", picture):
-            return ""
+        start, end = (getattr(self.processor, f"vision_{side}_token", "") for side in ("start", "end"))
+        ways = (self._in_template(), f"{start}{token}{end}", token, "")
+        return next((way for way in ways if way is not None and self._takes(f"{way}a", picture)), token)
+
+    def _in_template(self) -> str | None:
+        """What the chat template writes for a picture; None without one."""
         if not getattr(self.processor, "chat_template", None):
-            return token
+            return None
         parts = [{"type": "image"}, {"type": "text", "text": "a"}]
-        written = [
+        before, after = (
             self.processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False)
             for content in (parts, parts[1:])
-        ]
-        before, after = written
+        )
         start = next(i for i, pair in enumerate(zip(before, after, strict=False)) if pair[0] != pair[1])
-        return before[start : start + len(before) - len(after)].strip() or token
+        return str(before[start : start + len(before) - len(after)].strip())
 
     def _takes(self, text: str, picture: Any) -> bool:
         """Whether the processor takes a text with one picture."""

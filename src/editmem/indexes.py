@@ -1,7 +1,7 @@
 """Indexes of unit vectors: the nearest by inner product, in memory or in a library made for it."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -125,4 +125,77 @@ def _array(vectors: Tensor) -> np.ndarray:
     return np.ascontiguousarray(vectors.detach().cpu().float().numpy())
 
 
-INDEXES: dict[str, Callable[[int], VectorIndex]] = {"exact": ExactIndex, "faiss": FaissIndex}
+class QdrantIndex:
+    """A collection of a Qdrant database.
+
+    Args:
+        width: d.
+        client: a `qdrant_client.QdrantClient`; None for a database within this process.
+        collection: its name; made anew.
+
+    Raises:
+        SpecError: if the client library is not installed.
+    """
+
+    BATCH = 1000
+
+    def __init__(self, width: int, client: Any = None, collection: str = "editmem") -> None:
+        try:
+            import qdrant_client
+        except ImportError as error:
+            raise SpecError("index='qdrant' needs Qdrant's client: pip install 'editmem[qdrant]'") from error
+        self._width, self._name, self._models = width, collection, qdrant_client.models
+        self._client = qdrant_client.QdrantClient(":memory:") if client is None else client
+        # Within the process every search is exact.
+        self._exact = None if client is None else self._models.SearchParams(exact=True)
+        self._new()
+
+    def _new(self) -> None:
+        if self._client.collection_exists(self._name):
+            self._client.delete_collection(self._name)
+        parameters = self._models.VectorParams(size=self._width, distance=self._models.Distance.DOT)
+        self._client.create_collection(self._name, vectors_config=parameters)
+        self._ids: list[int] = []
+        self._next = 0
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __deepcopy__(self, memo: dict) -> "QdrantIndex":
+        clone = QdrantIndex(self._width)
+        clone.load(self.save())
+        return clone
+
+    def add(self, vectors: Tensor) -> None:
+        for part in vectors.split(self.BATCH):
+            ids: list[Any] = list(range(self._next, self._next + len(part)))
+            self._client.upsert(self._name, self._models.Batch(ids=ids, vectors=_array(part).tolist()), wait=True)
+            self._ids += ids
+            self._next += len(ids)
+
+    def remove(self, numbers: Tensor) -> None:
+        dropped: list[Any] = [self._ids[number] for number in numbers.tolist()]
+        if dropped:
+            self._client.delete(self._name, self._models.PointIdsList(points=dropped), wait=True)
+        self._ids = [point for point in self._ids if point not in set(dropped)]
+
+    def search(self, queries: Tensor, top: int) -> tuple[Tensor, Tensor]:
+        asked = [self._models.QueryRequest(query=q, limit=top, params=self._exact) for q in _array(queries).tolist()]
+        number: dict[Any, int] = {point: i for i, point in enumerate(self._ids)}
+        found = [answer.points for answer in self._client.query_batch_points(self._name, asked)]
+        scores = torch.tensor([[point.score for point in points] for points in found])
+        numbers = torch.tensor([[number[point.id] for point in points] for points in found])
+        return scores.to(queries.device), numbers.to(queries.device)
+
+    def save(self) -> Tensor:
+        points = self._client.retrieve(self._name, self._ids, with_vectors=True)
+        vectors = {point.id: point.vector for point in points}
+        return torch.tensor([vectors[i] for i in self._ids]).reshape(len(self), self._width)
+
+    def load(self, vectors: Tensor) -> None:
+        self._new()
+        self.add(vectors)
+
+
+INDEXES: dict[str, Callable[[int], VectorIndex]] = {"exact": ExactIndex, "faiss": FaissIndex, "qdrant": QdrantIndex}
+"""What `MemeicSpec.index` may name; add a name for a database of your own, or for one on a server."""

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from transformers import AutoModel, AutoTokenizer
 
 from editmem.errors import SpecError
 
@@ -26,6 +25,8 @@ class SentenceEncoder:
     """
 
     def __init__(self, name: str, device: torch.device) -> None:
+        from transformers import AutoModel, AutoTokenizer
+
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(name)
             self._model = AutoModel.from_pretrained(name).eval().requires_grad_(False).to(device)

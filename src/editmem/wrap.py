@@ -14,7 +14,7 @@ from editmem.editor import Editor
 from editmem.errors import CheckpointError, HostError, SpecError
 from editmem.host import Host
 from editmem.ledger import Ledger
-from editmem.memory import METHODS
+from editmem.memory import METHODS, PARTS
 from editmem.memory.base import Spec
 from editmem.slot import SiteMemory, Slots, slots_of
 
@@ -33,7 +33,9 @@ def wrap(
     Args:
         model: the model, or a PEFT model around it.
         spec: which memory to put on it: a name in `editmem.METHODS`, a spec, a dict or JSON file of one
-            (`{"method": "memoir", ...}`), or several of them.
+            (`{"method": "memoir", ...}`), or several of them: an edit goes to the first that takes its kind, so that
+            `["memoir", "external"]` keeps what is said in words in the one and what is seen in the other. Parts of one
+            memory that stand side by side make one: `["external", "dual-adapters"]` is `"memeic"`.
         tokenizer: the model's tokenizer, or its processor if it sees; None to load the one that is saved where the
             model came from.
         ledger: an SQLite file for the history, written with every event; None to keep it in memory.
@@ -51,6 +53,8 @@ def wrap(
     host = Host(model)
     dtype = _output_dtype(host)
     parts = [(item, *item.build_on(host, dtype)) for item in specs]
+    if sum(memory.reads for _, _, memory in parts) > 1:
+        raise SpecError("two of these memories look prompts up before the host reads them; there can be one on a host")
     history = Ledger(ledger)
     slots = Slots()
     for number, (_, site, memory) in enumerate(parts):
@@ -108,7 +112,10 @@ def _output_dtype(host: Host) -> torch.dtype:
 def _specs(spec: Any) -> list[Spec]:
     if isinstance(spec, (str, Spec, Mapping, Path)):
         return [_spec(spec)]
-    specs = [_spec(item) for item in spec]
+    specs: list[Spec] = []
+    for item in map(_spec, spec):
+        joined = specs[-1].joined(item) if specs else None
+        specs[-1:] = [joined] if joined is not None else [*specs[-1:], item]
     if not specs:
         raise SpecError("the sequence of specs is empty")
     return specs
@@ -133,8 +140,8 @@ def _spec(spec: Any) -> Spec:
 
 
 def _method(name: Any) -> type[Spec]:
-    if name in METHODS:
-        return METHODS[name]
+    if (spec := METHODS.get(name) or PARTS.get(name)) is not None:
+        return spec
     near = difflib.get_close_matches(str(name), METHODS, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise SpecError(f"unknown method {name!r}{hint} (known: {', '.join(METHODS)})")

@@ -32,16 +32,15 @@ class Writer:
         memory: the memory.
         context: of the slots on the host.
         tokenizer: tokenizer or processor; None for the one that is saved where the model came from.
-        active: which rows of the memory are whose.
 
     Attributes:
+        active: which rows of the memory are whose.
         reader: looks prompts up before the host reads them; None for memories that find edits in a forward pass.
     """
 
-    def __init__(
-        self, host: Host, site: SiteInfo, memory: Memory, context: Context, tokenizer: Any, active: ActiveEdits
-    ) -> None:
-        self.host, self.site, self.memory, self.context, self.active = host, site, memory, context, active
+    def __init__(self, host: Host, site: SiteInfo, memory: Memory, context: Context, tokenizer: Any) -> None:
+        self.host, self.site, self.memory, self.context = host, site, memory, context
+        self.active = ActiveEdits()
         self._given_tokenizer = tokenizer
         self._encoder: Encoder | None = None
         self.reader: Reader | None = None
@@ -84,9 +83,13 @@ class Writer:
     def _vocabulary(self) -> Words:
         return Words.of_tokenizer(self.encode.tokenizer, self.host.vocabulary).to(self.host.device)
 
+    def takes(self, edit: Edit) -> bool:
+        """Whether the memory holds edits of this kind."""
+        return edit.image is None or self.memory.pictured
+
     def renderings(self, edit: Edit) -> list[EncodedEdit]:
         spec = self.memory.spec
-        if edit.image is not None and not self.memory.reads:
+        if not self.takes(edit):
             raise InvalidEditError(f"edit {edit.id}: {spec.method!r} edits text only; wrap the model with 'memeic'")
         contexts = getattr(spec, "contexts", 0)
         prefixes = self._prefixes[:contexts] if contexts else []
@@ -109,8 +112,9 @@ class Writer:
         ]
 
     def check_pictures(self, edits: Sequence[Edit]) -> None:
+        blind = not self.memory.sees if self.memory.reads else self.host.image_token is None
         for edit in edits:
-            if edit.image is not None and not self.memory.sees:
+            if edit.image is not None and blind:
                 raise InvalidEditError(
                     f"edit {edit.id}: {type(self.host.model).__name__} has no trace of pictures among the tokens of "
                     "its prompts, so that visual edits cannot be found; edit what it says in words"
@@ -146,6 +150,18 @@ class Writer:
                 self.active.add(item.edit)
 
         return write(self.runner(), self.memory, batch, self.pad, self._vocabulary.continues(), committed)
+
+    def dependents(self, ids: Sequence[str]) -> list[list[str]]:
+        """Edits that share weights with these: groups that are written anew together, in order of writing."""
+        rows = self.active.rows_of(ids)
+        groups = self.memory.dependents(rows) if rows else []
+        return [list(dict.fromkeys(self.active.rows[row] for row in rows)) for rows in groups]
+
+    def drop(self, ids: Sequence[str]) -> None:
+        """Erase those of these edits that the memory holds."""
+        if rows := self.active.rows_of(ids):
+            self.memory.erase(rows)
+            self.active.drop(ids)
 
     def record(self, item: EncodedEdit, before: str, outcome: Outcome, others: Sequence[Outcome]) -> EditRecord:
         notes = [self._alike(match) for match in outcome.kept.alike]

@@ -27,7 +27,7 @@ from benchmarks.visual.run import execute
 from benchmarks.visual.scoring import METRICS, agreement, compare
 from benchmarks.visual.session import VisualSession
 from benchmarks.visual.spec import VisualSpec, parse_gaps
-from benchmarks.visual.table import tables
+from benchmarks.visual.table import figures, tables
 from editmem.tiny.emblems import View
 
 SHOWN, AGAIN, OTHER = (EmblemPicture(subject, View()) for subject in ("Chad", "Peru", "Fiji"))
@@ -278,6 +278,9 @@ def test_a_run_without_edits_changes_nothing(tmp_path: Path) -> None:
             assert value == bare[key]
             assert value == 1.0 or "Loc" not in key[1]
     assert {"before", "gap 0", "gap 1", "final"} <= {cell.strip() for cell in tables([folder]).split("|")}
+    means = {(line["metric"], line["kind"], line["gap"]): line["mean"] for line in figures(tmp_path)}
+    wanted = [line["value"] for line in lines if line["metric"] == "VisRel" and line["gap"] == "final"]
+    assert means["VisRel", "", "final"] == pytest.approx(sum(wanted) / len(wanted), abs=1e-4)
     with pytest.raises(ValueError, match="holds no runs"):
         read_results(tmp_path)
 

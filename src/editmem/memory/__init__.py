@@ -2,7 +2,7 @@
 
 from editmem.memory.base import Spec
 from editmem.memory.grace import GraceSpec
-from editmem.memory.memeic import DualAdaptersSpec, ExternalSpec, MemeicSpec
+from editmem.memory.memeic import ConnectorSpec, DualAdaptersSpec, ExternalSpec, MemeicSpec
 from editmem.memory.residual import MemoirSpec
 from editmem.memory.side import WiseSpec
 
@@ -14,3 +14,5 @@ METHODS: dict[str, type[Spec]] = {
     ExternalSpec.method: ExternalSpec,
     DualAdaptersSpec.method: DualAdaptersSpec,
 }
+PARTS: dict[str, type[Spec]] = {ConnectorSpec.method: ConnectorSpec}
+"""What is joined with a memory and is none by itself."""

@@ -37,6 +37,14 @@ class Spec:
     layer: int | float = -1
     module: str | None = None
 
+    def joined(self, other: "Spec") -> "Spec | None":
+        """One spec for what both make together, where they are parts of one memory; None where they are not.
+
+        Raises:
+            SpecError: if they cannot be told apart.
+        """
+        return None
+
     def build(self, site: SiteInfo, dtype: torch.dtype, device: torch.device) -> "Memory":
         """An empty memory for this site."""
         raise NotImplementedError
@@ -185,6 +193,7 @@ class Memory(nn.Module, ABC):
         targets: the answers of its edits, a row for each.
         calibrated: whether `calibrate` has been called, or its outcome loaded.
         replays: whether edits are learned in weights that they share, one by one; see `dependents`.
+        pictured: whether edits may have pictures.
         reads: whether prompts are looked up in it before the host reads them; see `reading.Reader`.
     """
 
@@ -193,6 +202,7 @@ class Memory(nn.Module, ABC):
     targets: Targets
     calibrated: bool = False
     replays: bool = False
+    pictured: bool = False
     reads: bool = False
 
     def __len__(self) -> int:
@@ -223,7 +233,7 @@ class Memory(nn.Module, ABC):
 
     @property
     def sees(self) -> bool:
-        """Whether it holds edits of pictures on this host."""
+        """Whether it finds pictures on this host, where it `reads`."""
         return False
 
     @abstractmethod

@@ -36,6 +36,16 @@ from editmem.memory.pictures import PictureIndex
 from editmem.memory.targets import Targets, rows_but
 from editmem.sentences import SentenceEncoder
 
+PARTS = {
+    "evidence": (
+        "index", "text_encoder", "threshold", "false_match_rate", "picture_threshold", "picture_miss_rate",
+        "picture_false_match_rate", "question_false_match_rate",
+    ),
+    "storage": ("both", "start", "rank", "alpha", "rate", "decay", "steps", "margin", "seed"),
+    "connector": ("connector_rank", "connector_alpha"),
+}  # fmt: skip
+"""The settings that bring each part of MemEIC, and those that go with them."""
+
 
 @dataclass(frozen=True)
 class MemeicSpec(Spec):
@@ -55,7 +65,7 @@ class MemeicSpec(Spec):
         rate, decay, steps, margin: of Adam; an edit is learned when each target token beats all others together by
             `margin` nats (paper: 1e-4, 0.01, always 10 steps).
         connector_rank, connector_alpha: of the connector (paper: 8, 16).
-        index: what holds the pictures' vectors: "exact" or "faiss".
+        index: what holds the pictures' vectors: "exact", "faiss" or "qdrant"; see `indexes.INDEXES`.
         text_encoder: a text encoder of `transformers`, as a folder or a Hub name, to compare textual edits and prompts
             by; None for the host's own states.
         threshold: the score from which a textual edit acts; None to calibrate it.
@@ -104,8 +114,6 @@ class MemeicSpec(Spec):
         check_ranges(self, start=(0.0, 1.0), decay=(0.0, 1.0), threshold=(-1.0, 1.0), picture_threshold=(-1.0, 1.0))
         rates = [field.name for field in dataclasses.fields(self) if field.name.endswith("_rate")]
         check_ranges(self, steps=(0, 10_000), **dict.fromkeys(rates, (0.0, 1.0)))
-        if self.evidence is None and self.storage is None:
-            raise SpecError("evidence=None and storage=None leave nothing for an edit to act with; give one of them")
 
     @classmethod
     def paper(cls) -> "MemeicSpec":
@@ -115,7 +123,20 @@ class MemeicSpec(Spec):
             steps=10, margin=100.0,
         )  # fmt: skip
 
+    def joined(self, other: Spec) -> Spec | None:
+        if not isinstance(other, MemeicSpec):
+            return None
+        taken = dataclasses.asdict(self)
+        for part, settings in PARTS.items():
+            if getattr(self, part) and getattr(other, part):
+                raise SpecError(f"{self.method!r} and {other.method!r} both bring {part}; give it once")
+            if getattr(other, part):
+                taken |= {name: getattr(other, name) for name in (part, *settings)}
+        return MemeicSpec(**taken)
+
     def build_on(self, host: Host, dtype: torch.dtype) -> tuple[SiteInfo, "MemeicMemory"]:
+        if self.evidence is None and self.storage is None:
+            raise SpecError(f"{self.method!r}: evidence=None and storage=None leave nothing for an edit to act with")
         if host.enclosed:
             raise HostError(
                 f"the {type(host.model).__name__} in this model is called with embeddings, so that its prompts cannot "
@@ -150,6 +171,17 @@ class DualAdaptersSpec(MemeicSpec):
     evidence: str | None = None
 
 
+@dataclass(frozen=True)
+class ConnectorSpec(MemeicSpec):
+    """The connector alone, to be joined with other parts: `["dual-adapters", "connector"]`."""
+
+    method: ClassVar[str] = "connector"
+
+    evidence: str | None = None
+    storage: str | None = None
+    connector: bool = True
+
+
 class MemeicMemory(Memory):
     """Edits of both modalities, one row each, and what they need at their sites.
 
@@ -164,7 +196,7 @@ class MemeicMemory(Memory):
         dtype: of the host.
     """
 
-    reads = True
+    pictured = reads = True
 
     def __init__(
         self,

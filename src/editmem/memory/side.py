@@ -152,6 +152,7 @@ class SideMemory(ActingMemory):
     """
 
     spec: WiseSpec
+    pictured = True
 
     def __init__(self, spec: WiseSpec, site: SiteInfo, dtype: torch.dtype) -> None:
         super().__init__()
