@@ -13,7 +13,7 @@ from editmem.errors import EditMemError, SpecError
 from editmem.fit import batch_of
 from editmem.memory.connector import KnowledgeConnector
 from editmem.memory.memeic import MemeicMemory
-from editmem.reading import Reader
+from editmem.writing import Writer
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,11 @@ def train(
         SpecError: if the memory has no connector.
         EditMemError: if an edit is not active, or there are no questions.
     """
-    connector, reader, memory = _parts(editor)
+    connector, writer, memory = _parts(editor)
     if not compositions:
         raise EditMemError("a connector is trained on compositional questions; none were given")
-    rows = [(_row(editor, c.visual), _row(editor, c.textual)) for c in compositions]
-    items = [editor._writer.encode.edit(c.question) for c in compositions]
+    rows = [(_row(writer, c.visual), _row(writer, c.textual)) for c in compositions]
+    items = [writer.encode.edit(c.question) for c in compositions]
     weights = list(connector.parameters())
     optimiser = torch.optim.AdamW(weights, lr=rate)
     losses: list[float] = []
@@ -76,7 +76,7 @@ def train(
             weight.requires_grad_(True)
         try:
             for chosen, found in _drawn(rows, passes, batch_size, right, seed):
-                loss = _loss(editor, reader, memory, [items[i] for i in chosen], found)
+                loss = _loss(writer, memory, [items[i] for i in chosen], found)
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()
@@ -87,15 +87,15 @@ def train(
     return losses
 
 
-def _parts(editor: Editor) -> tuple[KnowledgeConnector, Reader, MemeicMemory]:
-    memory, reader = editor._memory, editor._writer.reader
-    if not isinstance(memory, MemeicMemory) or memory.connector is None or reader is None:
+def _parts(editor: Editor) -> tuple[KnowledgeConnector, Writer, MemeicMemory]:
+    writer = editor._reading
+    if writer is None or not isinstance(memory := writer.memory, MemeicMemory) or memory.connector is None:
         raise SpecError("this memory has no connector; wrap the model with MemeicSpec(connector=True)")
-    return memory.connector, reader, memory
+    return memory.connector, writer, memory
 
 
-def _row(editor: Editor, edit_id: str) -> int:
-    rows = editor._active.rows_of([edit_id])
+def _row(writer: Writer, edit_id: str) -> int:
+    rows = writer.active.rows_of([edit_id])
     if not rows:
         raise EditMemError(f"no active edit has the id {edit_id!r}; write the edits first, then train the connector")
     return rows[0]
@@ -118,12 +118,13 @@ def _one(kind: int, number: int, rows: Sequence[tuple[int, int]], right: float, 
 
 
 def _loss(
-    editor: Editor, reader: Reader, memory: MemeicMemory, items: Sequence[EncodedEdit], found: Sequence[tuple[int, int]]
+    writer: Writer, memory: MemeicMemory, items: Sequence[EncodedEdit], found: Sequence[tuple[int, int]]
 ) -> Tensor:
     """Mean negative log-likelihood of the answers' tokens."""
+    assert (reader := writer.reader) is not None
     composed = [reader.with_found(item, *rows) for item, rows in zip(items, found, strict=True)]
-    batch = batch_of(composed, [], editor._writer.pad, memory.external.kinds.data.device)
+    batch = batch_of(composed, [], writer.pad, memory.external.kinds.data.device)
     visual, textual = (torch.tensor(column, device=batch.ids.device) for column in zip(*found, strict=True))
     route = {memory.key: {"visual": visual, "textual": textual, "acting": textual}}
-    logits = editor._writer.runner().routed(batch, route)
+    logits = writer.runner().routed(batch, route)
     return nn.functional.cross_entropy(logits.float().flatten(0, 1), batch.labels.flatten())

@@ -59,8 +59,8 @@ class Editor:
         self.specs = tuple(spec for spec, _, _ in parts)
         self._host, self._slots, self._ledger = host, slots, ledger
         self._writers = [Writer(host, site, memory, slots.context, tokenizer) for _, site, memory in parts]
-        self._reader = next((writer.reader for writer in self._writers if writer.reader is not None), None)
-        slots.reader = self._reader
+        self._reading = next((writer for writer in self._writers if writer.reader is not None), None)
+        slots.reader = None if self._reading is None else self._reading.reader
 
     @property
     def _writer(self) -> Writer:

@@ -107,7 +107,7 @@ def load(editor: Editor, folder: str | Path, part: str) -> None:
 
 
 def _memory(editor: Editor) -> MemeicMemory:
-    if not isinstance(memory := editor._memory, MemeicMemory):
+    if editor._reading is None or not isinstance(memory := editor._reading.memory, MemeicMemory):
         raise SpecError(f"{editor.specs[0].method!r} has no adapters; wrap the model with 'memeic'")
     return memory
 
