@@ -9,11 +9,13 @@ import torch
 from PIL import Image
 
 import editmem
-from editmem import Edit, connecting, interop
+from editmem import Edit, MemoirSpec, connecting, interop
 from editmem.errors import SpecError
 from editmem.memory.memeic import DualAdaptersSpec, ExternalSpec, MemeicSpec
+from editmem.memory.pictures import PictureIndex
+from editmem.tiny.build_vision import OWNER
 from editmem.tiny.emblems import View, emblems, picture
-from editmem.tiny.world import facts
+from editmem.tiny.world import Fact, facts
 
 FACT = facts()[-1]
 NAMING, AGAIN = "The picture shows the emblem of", "Name the owner of this emblem."
@@ -458,3 +460,23 @@ def test_wise_takes_pictures_too(vlm, model):
         (first, _) = editor.edits
         editor.forget(first)
         assert right(say(vlm, model, rows), [ANSWERS[0], ANSWERS[2]]) == [False, True]
+
+
+def test_forgetting_in_one_memory_leaves_the_other_alone(vlm, model):
+    with wrapped(vlm, model, [MemoirSpec(storage="shared", router="tophash"), ExternalSpec()]) as editor:
+        visual, textual = edit_both(editor)
+        assert editor.forget_cost(visual.id).edits == 0
+        before = {name: tensor.clone() for name, tensor in editor._memory.tensors().items()}
+        editor.forget(visual.id)
+        assert all(torch.equal(tensor, before[name]) for name, tensor in editor._memory.tensors().items())
+        assert list(editor.edits) == [textual.id]
+
+
+def test_many_questions_about_one_picture(vlm, model):
+    relations = {fact.relation: fact for fact in facts()}
+    questions = [Fact(OWNER, fact.relation, fact.answer).prompts()[0] for fact in relations.values()]
+    assert 2 * len(questions) > PictureIndex.TOP
+    with wrapped(vlm, model, ExternalSpec(picture_threshold=0.8)) as editor:
+        records = editor.edit([Edit(question, "Peru", image=seen(A)) for question in questions])
+        acting = [editor.explain(question, image=seen(A)).edit for question in questions]
+        assert acting == records

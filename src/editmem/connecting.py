@@ -121,7 +121,8 @@ def _loss(
     writer: Writer, memory: MemeicMemory, items: Sequence[EncodedEdit], found: Sequence[tuple[int, int]]
 ) -> Tensor:
     """Mean negative log-likelihood of the answers' tokens."""
-    assert (reader := writer.reader) is not None
+    reader = writer.reader
+    assert reader is not None
     composed = [reader.with_found(item, *rows) for item, rows in zip(items, found, strict=True)]
     batch = batch_of(composed, [], writer.pad, memory.external.kinds.data.device)
     visual, textual = (torch.tensor(column, device=batch.ids.device) for column in zip(*found, strict=True))
