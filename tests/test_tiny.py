@@ -1,8 +1,12 @@
 """The embedded model knows its world."""
 
+import random
+
 import torch
 
 import editmem
+from editmem.tiny.build_vision import question
+from editmem.tiny.emblems import View, emblems, picture
 from editmem.tiny.world import COUNTRY_RELATIONS, facts, phrasings
 
 
@@ -17,6 +21,20 @@ def test_it_answers_at_least_97_percent():
         said = tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         right += sum(a.strip() == f"{f.answer}." for a, f in zip(said, known[start : start + 256], strict=True))
     assert right / len(known) >= 0.97
+
+
+def test_it_names_emblems_in_new_views_and_knows_their_owners():
+    model, processor = editmem.tiny(vision=True)
+    rng = random.Random(11)
+    known = rng.sample(facts(), 200)
+    for sort in ("name", "fact"):
+        asked = [question(fact, sort, rng) for fact in known]
+        shown = [picture(emblems()[fact.subject], View.draw(rng)) for fact in known]
+        inputs = processor(images=shown, text=[f"<image>{p}" for p, _ in asked], return_tensors="pt", padding=True)
+        ids = model.generate(**inputs, max_new_tokens=12, do_sample=False)
+        said = processor.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        right = sum(text.strip() == f"{answer}." for text, (_, answer) in zip(said, asked, strict=True))
+        assert right / len(known) >= 0.95, sort
 
 
 def test_the_world_is_large_enough():

@@ -15,6 +15,7 @@ class Distinct(nn.Module):
 
     Args:
         width: d, of the host's states.
+        smoothing: weight of the identity, of the same trace, against the covariance that was seen; 1 for no damping.
 
     Attributes:
         background: float32 `[d]`, the mean state of neutral examples.
@@ -24,15 +25,14 @@ class Distinct(nn.Module):
 
     RANK = 24
     """R."""
-    SMOOTHING = 0.7
-    """Weight of the identity, of the same trace, against the covariance that was seen."""
 
     background: Tensor
     directions: Tensor
     damping: Tensor
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, smoothing: float = 0.7) -> None:
         super().__init__()
+        self.smoothing = smoothing
         self.register_buffer("background", torch.full((width,), torch.nan))
         self.register_buffer("directions", torch.zeros((0, width)))
         self.register_buffer("damping", torch.zeros(0))
@@ -48,10 +48,10 @@ class Distinct(nn.Module):
         moved = (grid.float() - grid.float().mean(0)).flatten(0, 1)
         _, size, directions = torch.linalg.svd(moved, full_matrices=False)
         variance = size.square()
-        even = self.SMOOTHING * variance.sum() / moved.shape[1]
+        even = self.smoothing * variance.sum() / moved.shape[1]
         variance = variance[: self.RANK]
         self.directions = directions[: self.RANK].contiguous()
-        self.damping = 1 - (even / (even + (1 - self.SMOOTHING) * variance)).sqrt()
+        self.damping = 1 - (even / (even + (1 - self.smoothing) * variance)).sqrt()
 
     def forward(self, states: Tensor) -> Tensor:
         """Unit vectors, float32 `[..., d]`, of states `[..., d]`."""

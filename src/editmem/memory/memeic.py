@@ -99,10 +99,10 @@ class MemeicSpec(Spec):
     index: str = "exact"
     text_encoder: str | None = None
     threshold: float | None = None
-    false_match_rate: float = 0.15
+    false_match_rate: float = 0.09
     picture_threshold: float | None = None
     picture_miss_rate: float = 0.45
-    picture_false_match_rate: float = 0.05
+    picture_false_match_rate: float = 0.02
     question_false_match_rate: float = 0.005
     renderings: bool = True
     seed: int = 0

@@ -40,6 +40,9 @@ class PictureIndex(nn.Module):
     """
 
     TOP = 16
+    """Entries that are looked at first."""
+    SMOOTHING = 0.95
+    """Of pictures: what a vision tower has learned moves little with the view."""
     SAMPLE = 512
     """How many entries the threshold of a crowd is taken from, at most."""
 
@@ -65,7 +68,8 @@ class PictureIndex(nn.Module):
         self.first, self.block, self.eye, self.image_token = first, block, eye, image_token
         self.fixed, self.miss_rate, self.false_match_rate = threshold, miss_rate, false_match_rate
         self.question_false_match_rate = question_false_match_rate
-        self.looks, self.plain, self.chat = Distinct(width), Distinct(width), Distinct(width)
+        self.looks = Distinct(width, self.SMOOTHING)
+        self.plain, self.chat = Distinct(width), Distinct(width)
         self.register_buffer("threshold", torch.tensor(UNCALIBRATED))
         self.register_buffer("same", torch.tensor(UNCALIBRATED))
         self.register_buffer("asking", torch.tensor(UNCALIBRATED))
@@ -125,7 +129,7 @@ class PictureIndex(nn.Module):
     def _widen(self, width: int) -> None:
         """Make room for vectors of the tower's width."""
         device = self.threshold.device
-        self.looks, self.index = Distinct(width).to(device), self.make_index(width)
+        self.looks, self.index = Distinct(width, self.SMOOTHING).to(device), self.make_index(width)
 
     @property
     def limit(self) -> float:

