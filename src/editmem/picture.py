@@ -17,6 +17,8 @@ from editmem.errors import InvalidEditError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+TURN, ZOOM = 12, 1.12
+"""Of other views: degrees, and how much larger."""
 EXPECTED = "a PIL image, a uint8 array of shape [height, width, 3], the path of a picture, or a Picture"
 
 
@@ -77,6 +79,19 @@ class Picture:
     def array(self) -> NDArray[np.uint8]:
         """As uint8 `[H, W, 3]`."""
         return np.asarray(self.pil())
+
+    def views(self) -> "list[Picture]":
+        """It, and as it would look turned a little, from nearer and from farther; the ground is carried on."""
+        image, pixels = self.pil(), self.array()
+        border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+        ground = tuple(int(value) for value in np.median(border, axis=0))
+        bilinear = _pil().Resampling.BILINEAR
+        turned = [image.rotate(angle, bilinear, fillcolor=ground) for angle in (TURN, -TURN)]
+        sizes = [(1 / scale, 0, (1 - 1 / scale) * image.width / 2, 0, 1 / scale, (1 - 1 / scale) * image.height / 2)
+                 for scale in (ZOOM, 1 / ZOOM)]  # fmt: skip
+        method = _pil().Transform.AFFINE
+        zoomed = [image.transform(image.size, method, size, bilinear, fillcolor=ground) for size in sizes]
+        return [self, *(Picture.of(view) for view in (*turned, *zoomed))]
 
     def to_dict(self) -> dict[str, str]:
         """As JSON can hold it."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from editmem.active import ActiveEdits
-from editmem.calibrating import calibration
+from editmem.calibrating import SHOWN, calibration
 from editmem.call import Context
 from editmem.edit import Edit, EditRecord, EncodedEdit
 from editmem.encoding import Encoder
@@ -148,8 +148,19 @@ class Writer:
         def committed() -> None:
             for item in batch:
                 self.active.add(item.edit)
+            self.memory.look_again(views)
 
+        views = self._views([item.edit for item in batch]) if self.memory.reads else []
         return write(self.runner(), self.memory, batch, self.pad, self._vocabulary.continues(), committed)
+
+    def _views(self, edits: Sequence[Edit]) -> list[Prompts]:
+        """Of each edit with a picture, what the memory's site sees of several views of that."""
+        read: dict[str, Prompts] = {}
+        for edit in edits:
+            if edit.image is not None and str(edit.id) not in read:
+                seen = [self.encode.seen(SHOWN, view) for view in edit.image.views()]
+                read[str(edit.id)] = self.read([ids for ids, _ in seen], [vision for _, vision in seen])
+        return [read[str(edit.id)] for edit in edits if edit.image is not None]
 
     def dependents(self, ids: Sequence[str]) -> list[list[str]]:
         """Edits that share weights with these: groups that are written anew together, in order of writing."""

@@ -250,6 +250,10 @@ class Memory(nn.Module, ABC):
     def commit(self, edits: Sequence[EncodedEdit], draft: Draft, prompts: Prompts) -> list[Kept]:
         """Keep drafted edits."""
 
+    def look_again(self, views: Sequence[Prompts]) -> None:
+        """Take note of other views of the pictures of the edits just kept, where it `reads`: of each picture a batch of
+        prompts with one view each."""
+
     def dependents(self, rows: Sequence[int]) -> list[list[int]]:
         """Groups of rows, these among them, of which the others are to be written anew where these are erased.
 

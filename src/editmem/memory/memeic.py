@@ -327,6 +327,10 @@ class MemeicMemory(Memory):
         self.targets.append(edits)
         return self.external.append(prompts, edits)
 
+    def look_again(self, views: Sequence[Prompts]) -> None:
+        if views and self.external.pictures is not None:
+            self.external.pictures.look_again(views)
+
     def dependents(self, rows: Sequence[int]) -> list[list[int]]:
         return [list(range(len(self)))] if self.replays else []
 

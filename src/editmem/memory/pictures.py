@@ -43,6 +43,8 @@ class PictureIndex(nn.Module):
     """Entries that are looked at first."""
     SMOOTHING = 0.95
     """Of pictures: what a vision tower has learned moves little with the view."""
+    FEWEST = 200
+    """Fewer entries count as so many, the others far from each other."""
     SAMPLE = 512
     """How many entries the threshold of a crowd is taken from, at most."""
 
@@ -146,7 +148,9 @@ class PictureIndex(nn.Module):
         cosines = asked @ vectors.T
         # Entries nearer than that are of the same picture.
         nearest = cosines.masked_fill(cosines >= self.same, -1.0).max(1).values
-        return float(torch.quantile(nearest, 1 - self.false_match_rate))
+        # Two that happen to be alike are no crowd.
+        alone = nearest.new_full((max(0, self.FEWEST - len(nearest)),), -1.0)
+        return float(torch.quantile(torch.cat([nearest, alone]), 1 - self.false_match_rate))
 
     # Reading
 
@@ -178,6 +182,17 @@ class PictureIndex(nn.Module):
         self._limit = None
         self.states.append(self._questions(prompts.call, chat)[:count])
         self.chats.append(chat[:count])
+
+    def look_again(self, views: Sequence[Prompts]) -> None:
+        """Put what several views show on average in the place of the last entries, one `views` for each.
+
+        One view may be an odd one; the mean lies nearer to all others.
+        """
+        means = torch.stack([self.looks(self.pictures(prompts)[0]).mean(0) for prompts in views])
+        first = len(self) - len(views)
+        self.index.remove(torch.arange(first, len(self)))
+        self.index.add(nn.functional.normalize(means, dim=-1))
+        self._limit = None
 
     def scores(self, prompts: Prompts, chat: Tensor, top: int) -> tuple[Tensor, Tensor, Tensor]:
         """The nearest entries: cosines of pictures and of questions, float32 `[B, K]`, and their numbers `[B, K]`."""
