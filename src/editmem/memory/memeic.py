@@ -71,9 +71,7 @@ class MemeicSpec(Spec):
         threshold: the score from which a textual edit acts; None to calibrate it.
         false_match_rate: as in `MemoirSpec`.
         picture_threshold: the cosine from which a picture is that of an edit; None to calibrate it.
-        picture_miss_rate: share of other views of the same built-in picture that may be missed, for the calibration.
-            Built-in pictures show what the host has no name for, and their views lie farther apart than those of what
-            it knows.
+        picture_miss_rate: share of views of the same built-in picture that may be missed, for the calibration.
         picture_false_match_rate: share of the edits' own pictures that may pass for that of another edit: the threshold
             rises as edits crowd.
         question_false_match_rate: share of other questions about a built-in picture that may pass for an edit's own.
@@ -101,7 +99,7 @@ class MemeicSpec(Spec):
     threshold: float | None = None
     false_match_rate: float = 0.09
     picture_threshold: float | None = None
-    picture_miss_rate: float = 0.45
+    picture_miss_rate: float = 0.05
     picture_false_match_rate: float = 0.02
     question_false_match_rate: float = 0.005
     renderings: bool = True

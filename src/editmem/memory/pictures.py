@@ -41,6 +41,8 @@ class PictureIndex(nn.Module):
 
     TOP = 16
     """Entries that are looked at first."""
+    LEAN = 0.75
+    """How far from other things to views of the same the threshold is."""
     SMOOTHING = 0.95
     """Of pictures: what a vision tower has learned moves little with the view."""
     FEWEST = 200
@@ -115,18 +117,21 @@ class PictureIndex(nn.Module):
         self.asking = torch.stack(limits).max()
 
     def _set_thresholds(self, looks: Tensor) -> None:
-        """Between other views of the same (all but `miss_rate` above) and other things (all below); and where half of
-        the other views of the same are above."""
-        views, things, _ = looks.shape
-        cosines = torch.einsum("vpd,wqd->vwpq", looks, looks)
-        same_view = torch.eye(views, dtype=torch.bool, device=looks.device)[:, :, None, None]
-        same = torch.eye(things, dtype=torch.bool, device=looks.device).expand_as(cosines)
+        """Between what views of the same score (all but `miss_rate` above) and what other things do, nearer to the
+        former, for more edits have more that is alike; and where half of the views of the same are above.
+
+        A view is compared with the mean of the others, as prompts are with entries; `looks` are `[views, things, d]`.
+        """
         self.threshold, self.same = (torch.full_like(self.threshold, UNCALIBRATED) for _ in range(2))
+        whole = looks.sum(0)
+        own = (looks * nn.functional.normalize(whole - looks, dim=-1)).sum(-1)
+        cosines = torch.einsum("vtd,sd->vts", looks, nn.functional.normalize(whole, dim=-1))
         if looks.std() < 1e-4 or bool(cosines.isnan().any()):
             return
-        alike, others = torch.quantile(cosines[same & ~same_view], self.miss_rate), cosines[~same].max()
-        self.threshold = (alike + others) / 2 if alike > others else alike
-        self.same = torch.quantile(cosines[same & ~same_view], 0.5)
+        same = torch.eye(looks.shape[1], dtype=torch.bool, device=looks.device)
+        alike, others = torch.quantile(own, self.miss_rate), cosines[:, ~same].max()
+        self.threshold = torch.lerp(others, alike, self.LEAN) if alike > others else alike
+        self.same = torch.quantile(own, 0.5)
 
     def _widen(self, width: int) -> None:
         """Make room for vectors of the tower's width."""
