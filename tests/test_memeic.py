@@ -480,3 +480,12 @@ def test_many_questions_about_one_picture(vlm, model):
         records = editor.edit([Edit(question, "Peru", image=seen(A)) for question in questions])
         acting = [editor.explain(question, image=seen(A)).edit for question in questions]
         assert acting == records
+
+
+def test_memories_whose_answers_differ_in_length(vlm, model):
+    with wrapped(vlm, model, ["memoir", "external"]) as editor:
+        editor.edit(TOLD, "Oslo")
+        editor.edit(NAMING, "the Republic of the Northern Isles and Waters", image=seen(A))
+        assert say(vlm, model, [(TOLD, None)])[0].startswith("Oslo")
+        editor.edit("The currency of Chile is", "the silver shilling of the old kings of the coast")
+        assert say(vlm, model, [(TOLD, None)])[0].startswith("Oslo")

@@ -34,8 +34,9 @@ Reach = Callable[[Tensor, Tensor], Tensor]
 
 
 def on_track(tail: Tensor, target: Tensor) -> Tensor:
-    """How many leading tokens of `tail` `[..., W]` are those of `target` `[..., W]`: int64 `[...]`."""
-    return (tail == target).long().cumprod(-1).sum(-1)
+    """How many leading tokens of `tail` `[..., V]` are those of `target` `[..., W]`: int64 `[...]`."""
+    width = min(tail.shape[-1], target.shape[-1])  # another memory on the host may have longer answers
+    return (tail[..., :width] == target[..., :width]).long().cumprod(-1).sum(-1)
 
 
 def reach_of(targets: Tensor, lengths: Tensor) -> Reach:
@@ -45,7 +46,7 @@ def reach_of(targets: Tensor, lengths: Tensor) -> Reach:
         targets: int64 `[N, W]`, target tokens of each edit, padded with `NO_TOKEN`.
         lengths: int64 `[N]`, tokens in each target.
     """
-    return lambda edit, said: torch.minimum(on_track(said, targets[edit][..., : said.shape[-1]]), lengths[edit] - 1)
+    return lambda edit, said: torch.minimum(on_track(said, targets[edit]), lengths[edit] - 1)
 
 
 def follow(call: Call, edit: Tensor, reach: Reach) -> Action:
