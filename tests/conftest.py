@@ -1,9 +1,13 @@
+import copy
 import os
 
 # Triton's own functions are for its interpreter or for its compiler from their first import on.
 os.environ["TRITON_INTERPRET"] = "1"
 
+import pytest
 import torch
+
+import editmem
 
 
 def pytest_configure(config):
@@ -11,3 +15,15 @@ def pytest_configure(config):
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
     if workers > 1:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+
+
+@pytest.fixture(scope="session")
+def vlm():
+    """The embedded model that sees, not to be changed, and its processor."""
+    return editmem.tiny(vision=True)
+
+
+@pytest.fixture
+def model(vlm):
+    """A copy of it."""
+    return copy.deepcopy(vlm[0])
