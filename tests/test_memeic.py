@@ -346,3 +346,18 @@ def test_a_question_that_is_put_in_words_by_whoever_asks(vlm, model, editor):
         assert all(right(say(vlm, model, rows), ["Sydney", B, "Sydney"]))
         with pytest.raises(ValueError, match="3 questions"):
             say(vlm, model, rows[:2])
+
+
+def test_the_connector_of_the_embedded_model(vlm, model):
+    pairs = [("Kenya", "Peru", "Sydney"), ("Japan", "Norway", "Lima"), ("Chile", "Ghana", "Vienna")]
+    with wrapped(vlm, model, MemeicSpec(connector=True, evidence="paper", both="all")) as editor:
+        for owner, name, capital in pairs:
+            editor.edit(NAMING, name, image=seen(owner))
+            editor.edit(f"The capital of {name} is", capital)
+        rows = [(COMPOSED, seen(owner, 2)) for owner, *_ in pairs]
+        capitals = [capital for *_, capital in pairs]
+        before = sum(right(say(vlm, model, rows), capitals))
+        interop.load(editor, connecting.tiny_connector(), "connector")
+        assert before < sum(right(say(vlm, model, rows), capitals))
+        alone = [(NAMING, seen(owner)) for owner, *_ in pairs]
+        assert all(right(say(vlm, model, alone), [name for _, name, _ in pairs]))

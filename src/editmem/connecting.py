@@ -3,6 +3,8 @@
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +30,14 @@ class Composition:
     question: Edit
     visual: str
     textual: str
+
+
+def tiny_connector() -> Path:
+    """The folder of the connector for `editmem.tiny(vision=True)`, for `interop.load(editor, folder, "connector")`.
+
+    It was trained by `python -m benchmarks.connector`, for `MemeicSpec(connector=True, evidence="paper", both="all")`.
+    """
+    return Path(str(resources.files("editmem") / "tiny" / "connector"))
 
 
 def train(
