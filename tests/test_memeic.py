@@ -303,6 +303,12 @@ def test_what_explain_says_acts_is_what_is_answered(vlm, model, editor):
     assert all(right(say(vlm, model, ROWS)))
 
 
+def test_the_same_words_with_a_picture_and_without(vlm, model, editor):
+    edit_both(editor)
+    editor.edit(NAMING, "Nobody")
+    assert right(say(vlm, model, [(NAMING, seen(A)), (NAMING, None)]), [B, "Nobody"]) == [True, True]
+
+
 def test_max_length_counts_what_was_given(vlm, model, editor):
     edit_both(editor)
     inputs = encode(vlm, ROWS[4:])
@@ -346,6 +352,11 @@ def test_a_question_that_is_put_in_words_by_whoever_asks(vlm, model, editor):
         assert all(right(say(vlm, model, rows), ["Sydney", B, "Sydney"]))
         with pytest.raises(ValueError, match="3 questions"):
             say(vlm, model, rows[:2])
+        assert editor.edit("The capital of Chile is", "Lyon").took
+    with editor.decomposed(["What is the capital of [the owner]?"]):
+        record = editor.explain(rows[0][0], image=rows[0][1]).edit
+    assert record is not None
+    assert record.edit.target == "Sydney"
 
 
 def test_the_connector_of_the_embedded_model(vlm, model):

@@ -156,7 +156,8 @@ class Editor:
 
     @contextmanager
     def _frozen(self) -> Iterator[None]:
-        with self._host.frozen():
+        """Around passes of the editor's own: what was said of the user's prompts is not about these."""
+        with self._host.frozen(), self._slots.context.setting(questions=None, lengths=None):
             yield
 
     def _write(self, writer: Writer, renderings: Sequence[Sequence[EncodedEdit]]) -> list[EditRecord]:
@@ -261,7 +262,7 @@ class Editor:
             top: how many candidates to show.
         """
         self._check_attached()
-        with self._frozen():
+        with self._host.frozen():
             return explain(self._writers, self._ledger, prompt, image, top)
 
     def off(self) -> AbstractContextManager[None]:

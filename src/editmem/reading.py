@@ -125,8 +125,6 @@ class Reader:
         composed = getattr(cache, COMPOSED, None) if begun else None
         if begun and not generating:
             return None if composed is None else _continued(inputs, composed, {}, False)
-        if (questions := self.runner.context.questions) is not None and len(questions) != len(ids):
-            raise ValueError(f"{len(questions)} questions were given to `decomposed` for a batch of {len(ids)} rows")
         real = real_tokens(inputs.get("attention_mask"), (ids.shape[0], ids.shape[1]), ids.device)
         lengths = self._lengths(inputs, real, lengths)
         vision = {name: value for name, value in inputs.items() if name in self._sights}
@@ -194,6 +192,8 @@ class Reader:
     ) -> tuple[dict[str, Tensor], Prompts | None]:
         """The rows of the edits for each prompt, -1 for none: "visual", "textual", and "acting"; and the questions
         about recognised pictures, put in words."""
+        if (questions := self.runner.context.questions) is not None and len(questions) != len(ids):
+            raise ValueError(f"{len(questions)} questions were given to `decomposed` for a batch of {len(ids)} rows")
         mask = real.long()
         seen = self.runner.see({"input_ids": ids, "attention_mask": mask, **vision}, lengths)
         found, hop = self.memory.external.find(seen), None
