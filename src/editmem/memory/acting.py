@@ -44,7 +44,7 @@ class ActingMemory(Memory):
 
     def act(self, x: Tensor, out: Tensor, call: Call) -> Action | None:
         """What acts on which token; None where certainly nothing does."""
-        state = call.carry.get(self.key, {})
+        state = self.current(call.carry.get(self.key, {}))
         pooled = {name: state[name] for name in POOLED if name in state}
         if call.mode is Mode.SCAN or (call.mode is Mode.BOUNDARY and call.decides):
             return self._decided(x, out, call, state, pooled)
@@ -56,7 +56,7 @@ class ActingMemory(Memory):
             call.carry[self.key] = {**state, **pooled}
             return follow(call, state["edit"], self.reach)
         action, carried = self.proceed(call, state)
-        call.carry[self.key] = {**pooled, **carried}
+        call.carry[self.key] = self.stamped({**pooled, **carried})
         return action
 
     def _decided(
@@ -65,12 +65,12 @@ class ActingMemory(Memory):
         edit = self.decide(x, out, call, pooled)
         if call.mode is Mode.SCAN:
             action = scan(call, edit, self.reach, self.window)
-            call.carry[self.key] = {**pooled, **self.remember(action, call)}
+            call.carry[self.key] = self.stamped({**pooled, **self.remember(action, call)})
             return action
         if "edit" in state:
             edit = torch.where(prompt_ends(call)[1], edit, state["edit"])
         action = follow(call, edit, self.reach)
-        call.carry[self.key] = {**pooled, **self.remember(action, call), "edit": edit}
+        call.carry[self.key] = self.stamped({**pooled, **self.remember(action, call), "edit": edit})
         return action
 
 

@@ -270,6 +270,7 @@ class MemeicMemory(Memory):
         if state is None or call.mode is Mode.SCAN:
             call.carry.pop(self.key, None)
             return None
+        state = self.current(state)
         if self.targets.lengths.data.device != call.real.device:
             self.to(call.real.device)
         rows = call.real.shape[0]
@@ -280,7 +281,7 @@ class MemeicMemory(Memory):
             action = follow(call, state["acting"], reach_of(tokens, lengths))
         else:
             action = proceed(call, state, tokens, lengths)
-        call.carry[self.key] = {**state, **last_action(action, call)}
+        call.carry[self.key] = self.stamped({**state, **last_action(action, call)})
         return action
 
     def adapt(self, number: int, x: Tensor, out: Tensor, call: Call) -> Tensor:
