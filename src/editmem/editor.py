@@ -306,9 +306,9 @@ class Editor:
             for writer, batch in _batches(encoded, batch_size):
                 replaced = [writer.active.with_prompt_of(item.edit) for item, *_ in batch]
                 outcomes = self._learn(writer, batch, [old for old in replaced if old is not None])
-                for item, outcome in zip([item for items in batch for item in items], outcomes, strict=True):
-                    if not outcome.took:
-                        _log.warning("edit %s did not take when it was written again", item.edit.id)
+                written = zip([item.edit.id for items in batch for item in items], outcomes, strict=True)
+                for edit_id in {edit_id for edit_id, outcome in written if not outcome.took}:
+                    _log.warning("edit %s did not take when it was written again", edit_id)
                 advance(len(batch))
 
     # Looking
