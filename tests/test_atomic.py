@@ -374,7 +374,9 @@ def test_what_is_no_ledger_is_refused(plain, tmp_path):
     other = sqlite3.connect(tmp_path / "other")
     other.execute("CREATE TABLE users (name TEXT)")
     other.close()
-    for number, text in enumerate(("{", '{"number": 1, "kind": "forgotten", "ids": [], "time": 0}', "[]", '{"kind": 3}')):
+    for number, text in enumerate(
+        ("{", '{"number": 1, "kind": "forgotten", "ids": [], "time": 0}', "[]", '{"kind": 3}')
+    ):
         damaged = sqlite3.connect(tmp_path / f"damaged{number}")
         damaged.execute("CREATE TABLE events (number INTEGER PRIMARY KEY, event TEXT NOT NULL)")
         damaged.execute("INSERT INTO events VALUES (0, ?)", (text,))
