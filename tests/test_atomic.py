@@ -8,11 +8,10 @@ import torch
 from hosts import make
 
 import editmem
-from editmem import fit, folders, slot, writing
+from editmem import fit, slot, writing
 from editmem.errors import EditMemError, LedgerError
 from editmem.ledger import Ledger
 from editmem.memory import adapters, descent, external, pictures, rows, storage, targets
-from editmem.memory.memeic import MemeicSpec
 from editmem.memory.residual import ResidualMemory
 from editmem.memory.side import SideMemory
 
@@ -383,7 +382,7 @@ def test_what_is_no_ledger_is_refused(plain, tmp_path):
         damaged.commit()
         damaged.close()
     for path in tmp_path.iterdir():
-        if path.name in ("text", "folder", "other") or path.name.startswith("damaged") and len(path.name) == 8:
+        if path.name in ("text", "folder", "other") or (path.name.startswith("damaged") and len(path.name) == 8):
             with pytest.raises(LedgerError, match=str(path)):
                 editmem.wrap(model, tokenizer=tokenizer, ledger=path)
     assert [type(module) for module in model.modules()] == classes

@@ -80,8 +80,9 @@ def train(
     weights = list(connector.parameters())
     optimiser = torch.optim.AdamW(weights, lr=rate)
     losses: list[float] = []
-    connector.trained = True
-    with torch.enable_grad(), editor._frozen():
+    before = connector.trained, [weight.detach().clone() for weight in weights]
+    with editor._slots.gate.editing(), torch.enable_grad(), editor._frozen():
+        connector.trained = True
         for weight in weights:
             weight.requires_grad_(True)
         try:
@@ -92,6 +93,11 @@ def train(
                     weight.grad = gradient
                 optimiser.step()
                 losses.append(loss.item())
+        except BaseException:
+            connector.trained = before[0]
+            for weight, was in zip(weights, before[1], strict=True):
+                weight.data = was
+            raise
         finally:
             for weight in weights:
                 weight.requires_grad_(False)

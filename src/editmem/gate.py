@@ -1,7 +1,8 @@
 """Who may run a host, and who may change what is on it, where several threads do."""
 
+import copy
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from editmem.errors import EditMemError
@@ -103,3 +104,35 @@ class Gate:
                 "edits cannot be changed or saved from inside of a running generation or forward of the same thread, "
                 "as in a streamer or a hook; do it when that has returned, or in another thread"
             )
+
+
+class Together:
+    """A state that several threads may be in at once: the first to come enters it, the last to go leaves it.
+
+    Args:
+        enter: enters it, and returns what leaves it.
+    """
+
+    def __init__(self, enter: Callable[[], Callable[[], None]]) -> None:
+        self._enter = enter
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._leave: Callable[[], None] = lambda: None
+
+    def __deepcopy__(self, memo: dict) -> "Together":
+        return Together(copy.deepcopy(self._enter, memo))
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """In the state; nests."""
+        with self._lock:
+            if not self._inside:
+                self._leave = self._enter()
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._inside -= 1
+                if not self._inside:
+                    self._leave()

@@ -2,8 +2,8 @@
 
 import hashlib
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from editmem.errors import HostError
+from editmem.gate import Together
 
 if TYPE_CHECKING:  # these take seconds to import; whoever has a model has paid for them already
     from transformers import PreTrainedModel
@@ -55,6 +56,7 @@ class Host:
         self.enclosed = any(outer is not self.model for outer in _models_around(model, self.model))
         self.hidden_size = int(self.model.config.get_text_config().hidden_size)
         self.decoder, self.blocks_path, self.blocks = _blocks(self.model)
+        self._evaluation = Together(self._evaluate)
 
     @property
     def _embedding(self) -> torch.Tensor:
@@ -241,20 +243,22 @@ class Host:
             ).hexdigest(),
         }
 
-    @contextmanager
-    def frozen(self) -> Iterator[None]:
+    def frozen(self) -> AbstractContextManager[None]:
         """Evaluation mode inside the block, of modules that are being trained; as before after it.
 
         Gradients are asked for by name, so that none reach the host's parameters, whatever they require.
         """
+        return self._evaluation.inside()
+
+    def _evaluate(self) -> Callable[[], None]:
         training = [module for module in self.model.modules() if module.training]
-        for module in training:
-            module.training = False
-        try:
-            yield
-        finally:
+
+        def switch(on: bool) -> None:
             for module in training:
-                module.training = True
+                module.training = on
+
+        switch(False)
+        return lambda: switch(True)
 
 
 def causal_lm(model: nn.Module) -> "PreTrainedModel":

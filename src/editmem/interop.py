@@ -93,18 +93,19 @@ def load(editor: Editor, folder: str | Path, part: str) -> None:
         if connector is None:
             raise SpecError("this memory has no connector; wrap the model with MemeicSpec(connector=True)")
         found = _matched(weights, connector.paths, connector.down[0].shape[0], scale, connector.scale)
-        connector.load(
-            {f"{i}.{n}": t for i, pair in enumerate(found) for n, t in zip(("down", "up"), pair, strict=True)}
-        )
+        taken = {f"{i}.{n}": t for i, pair in enumerate(found) for n, t in zip(("down", "up"), pair, strict=True)}
+        with editor._slots.gate.editing(), editor._slots.gate.changing():
+            connector.load(taken)
         return
     adapters = memory.adapters
     if adapters is None or adapters.per_edit:
         raise SpecError("this memory has no shared adapters; wrap the model with MemeicSpec(storage='shared')")
     found = _matched(weights, [m.path for m in adapters.maps], adapters.rank, scale, adapters.scale)
-    for low_rank, (down, up) in zip(adapters.maps, found, strict=True):
-        row = PARTS.index(part)
-        low_rank.down.put(row, down.to(low_rank.down.data))
-        low_rank.up.put(row, up.to(low_rank.up.data))
+    row = PARTS.index(part)
+    with editor._slots.gate.editing(), editor._whole(), editor._slots.gate.changing():
+        for low_rank, (down, up) in zip(adapters.maps, found, strict=True):
+            low_rank.down.put(row, down.to(low_rank.down.data))
+            low_rank.up.put(row, up.to(low_rank.up.data))
 
 
 def _memory(editor: Editor) -> MemeicMemory:
