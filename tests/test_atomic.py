@@ -213,6 +213,7 @@ def test_a_full_disk_under_the_ledger_changes_nothing(plain, tmp_path):
     database.execute("PRAGMA max_page_count = 100000")
     editor.edit(*SECOND)
     assert len(state(editor)[1][2]) == 2
+    editor.unwrap()
 
 
 def test_a_calibration_that_fails_is_made_anew(plain, monkeypatch):
@@ -249,13 +250,15 @@ def test_wrapping_and_loading_that_fail_leave_the_host_alone(plain, tmp_path, mo
         with pytest.raises(KeyboardInterrupt):
             editmem.load(model, tmp_path / "memory", tokenizer=tokenizer, ledger=tmp_path / "ledger")
         assert [type(module) for module in model.modules()] == classes
-    assert not len(Ledger(tmp_path / "ledger"))
+    assert not events(tmp_path / "ledger")
     with editmem.load(model, tmp_path / "memory", tokenizer=tokenizer) as editor:
         assert len(editor.edits) == 1
 
 
 @pytest.mark.parametrize("kind", pictures.INDEXES)
 def test_indexes_go_back_to_where_they_were(kind):
+    if kind != "exact":
+        pytest.importorskip({"faiss": "faiss", "qdrant": "qdrant_client"}[kind])
     index = pictures.RestorableIndex(pictures.INDEXES[kind](4))
     index.add(torch.eye(4)[:3])
     before = index.save().clone()
@@ -325,6 +328,12 @@ def say(editor, prompt, tokens=8):
 # Ledgers that are there already
 
 
+def events(path):
+    ledger = Ledger(path)
+    ledger.close()
+    return list(ledger)
+
+
 def test_a_ledger_is_gone_on_with(plain, tmp_path):
     model, tokenizer = plain
     with editmem.wrap(model, tokenizer=tokenizer, ledger=tmp_path / "ledger") as editor:
@@ -340,7 +349,7 @@ def test_a_ledger_is_gone_on_with(plain, tmp_path):
         assert say(editor, FIRST[0]).startswith(FIRST[1])
         assert say(editor, SECOND[0]).startswith(SECOND[1])
         history = list(editor.history)
-    assert list(Ledger(tmp_path / "ledger")) == history
+    assert events(tmp_path / "ledger") == history
     assert [event.number for event in history] == list(range(len(history)))
 
 
@@ -397,4 +406,6 @@ def test_two_editors_on_one_ledger_do_not_mix(tokenizer, tmp_path):
     with pytest.raises(LedgerError, match="another editor"):
         other.edit(*SECOND)
     assert not other.edits
-    assert [event.record.edit.target for event in Ledger(tmp_path / "ledger")] == [FIRST[1]]
+    assert [event.record.edit.target for event in events(tmp_path / "ledger")] == [FIRST[1]]
+    one.unwrap()
+    other.unwrap()

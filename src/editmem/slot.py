@@ -99,9 +99,9 @@ class Slots:
             self._swap(part, _entry_class(cast(Any, type(part))), self)
 
     def _swap(self, module: nn.Module, cls: type, state: Any) -> None:
+        self.modules.append(module)  # first: `detach` takes off what an interruption leaves
         module.__dict__[_SLOT] = state
         module.__class__ = cls
-        self.modules.append(module)
 
     def detach(self) -> None:
         """Give every module its own class back."""
@@ -110,8 +110,8 @@ class Slots:
 
     def _detach(self) -> None:
         for module in self.modules:
-            module.__class__ = type(module)._host_class  # type: ignore[attr-defined]
-            del module.__dict__[_SLOT]
+            module.__class__ = getattr(type(module), "_host_class", type(module))
+            module.__dict__.pop(_SLOT, None)
         self.modules.clear()
         self.sites.clear()
         self.embedding = self.reader = None
