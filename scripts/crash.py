@@ -12,7 +12,7 @@ each kill
 - folder and ledger together make an editor with just these edits, and a prompt of each finds it.
 
 The host is a small random one, made once: children are forks. Runs on POSIX systems. Prints a table, and exits with 1
-if anything was lost.
+if anything was lost. Ctrl-C ends it earlier.
 
 Options:
     --kills N    how many rounds (1000).
@@ -23,6 +23,7 @@ Options:
 
 import argparse
 import collections
+import contextlib
 import itertools
 import json
 import os
@@ -253,9 +254,11 @@ def main() -> int:
     root.mkdir(parents=True, exist_ok=True)
     start, parent = time.monotonic(), Parent(root, args.seed, args.within)
     parent.round(calls=2)  # calibrates, edits and saves, so that the others need not
-    for _ in tqdm(range(args.kills), desc="killing", unit="kill", disable=not sys.stderr.isatty()):
-        parent.round()
-    parent.counts["kills"], parent.counts["failures"] = args.kills, len(parent.failures)
+    with contextlib.suppress(KeyboardInterrupt):
+        for _ in tqdm(range(args.kills), desc="killing", unit="kill", disable=not sys.stderr.isatty()):
+            parent.round()
+            parent.counts["kills"] += 1
+    parent.counts["failures"] = len(parent.failures)
     for failure in parent.failures[:5]:
         print(failure)
     for name, count in sorted(parent.counts.items()):
