@@ -207,17 +207,11 @@ def test_cut_off_answers_in_a_mixed_batch(editor, bare, options):
         OTHERS[0] + editor.tokenizer.decode(answer[:2]),  # the beginning of an answer that was not asked for
     ]
     inputs = encode(editor, texts)
-    new = (
-        lambda model: [  # noqa: E731
-            text.strip()
-            for text in editor.tokenizer.batch_decode(
-                model.generate(**inputs, max_new_tokens=8, do_sample=False, **options)[
-                    :, inputs["input_ids"].shape[1] :
-                ],
-                skip_special_tokens=True,
-            )
-        ]
-    )
+
+    def new(model):
+        ids = model.generate(**inputs, max_new_tokens=8, do_sample=False, **options)[:, inputs["input_ids"].shape[1] :]
+        return [text.strip() for text in editor.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+
     ours, hosts_own = new(editor.model), new(bare)
     assert ours[0].startswith(editor.tokenizer.decode(answer[2:]))
     assert ours[1].startswith(AUSTRALIA[1])
