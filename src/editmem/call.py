@@ -4,8 +4,9 @@ Memories read a `Call` and never keep anything between forward passes themselves
 forward, the decision made at a prompt's end, travels with the KV cache or with the running `generate`.
 """
 
+import copy
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -111,6 +112,36 @@ class Generation:
     carry: Carry = field(default_factory=dict)
 
 
+class Tape:
+    """What a few modules returned in one forward pass, to be returned again without running them.
+
+    It records while it is first set in a context, and plays from `rewound` on. A module that did not run is not
+    replaced. Hosts change what they get, so that each gets a copy.
+    """
+
+    def __init__(self) -> None:
+        self.outputs: dict[str, Any] = {}
+        self.plays = False
+
+    def run(self, path: str, module: Callable, *args: Any, **kwargs: Any) -> Any:
+        """What the module at `path` returns."""
+        if self.plays and path in self.outputs:
+            return _copied(self.outputs[path])
+        out = module(*args, **kwargs)
+        if not self.plays:
+            self.outputs[path] = _copied(out)
+        return out
+
+    def rewound(self) -> "Tape":
+        """Plays from now on."""
+        self.plays = True
+        return self
+
+
+def _copied(out: Any) -> Any:
+    return out if isinstance(out, Tensor) else copy.copy(out)
+
+
 class Context(threading.local):
     """Per thread: the forward in progress, the generations around it, what was set and what was read for it."""
 
@@ -122,6 +153,7 @@ class Context(threading.local):
         self.lengths: Tensor | None = None
         self.questions: Sequence[str | None] | None = None
         self.stand_ins: dict[str, Any] | None = None
+        self.tape: Tape | None = None
         self.route: Carry = {}
         self.watched: list[Call] | None = None
 

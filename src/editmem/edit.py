@@ -276,6 +276,15 @@ def _csv_records(text: str, path: Path) -> list[tuple[str, Any]]:
     return records
 
 
+def last_of_each(edits: Iterable[Edit]) -> dict[str, Edit]:
+    """Of the edits of each prompt the last, by `Edit.prompt_key`, in their order."""
+    last: dict[str, Edit] = {}
+    for edit in edits:
+        last.pop(edit.prompt_key, None)
+        last[edit.prompt_key] = edit
+    return last
+
+
 def _check_together(edits: list[Edit]) -> None:
     by_prompt: dict[str, Edit] = {}
     by_id: dict[str, Edit] = {}
@@ -286,5 +295,6 @@ def _check_together(edits: list[Edit]) -> None:
                 f"two edits in one call contradict: {edit.prompt!r} is to answer {other.target!r} (id {other.id}) "
                 f"and {edit.target!r} (id {edit.id}); keep one"
             )
+    for edit in last_of_each(edits).values():
         if by_id.setdefault(str(edit.id), edit) is not edit:
             raise InvalidEditError(f"the id {edit.id!r} is given twice in one call; ids must be unique")

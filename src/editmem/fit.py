@@ -4,12 +4,10 @@ Everything below the edited block is frozen. It runs once; what its blocks retur
 in every optimiser step, so that a step costs the blocks above only. This holds for any architecture.
 """
 
-import copy
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -17,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from editmem import compat
-from editmem.call import IGNORED_LABEL, Call, Context, Mode, tail_after
+from editmem.call import IGNORED_LABEL, Call, Context, Mode, Tape, tail_after
 from editmem.edit import EncodedEdit
 from editmem.errors import InvalidEditError
 from editmem.host import Host, SiteInfo
@@ -205,12 +203,14 @@ class Runner:
             self.host.model(**inputs, **options)
         return seen[0]
 
-    def record(self, batch: Batch) -> tuple[Tensor, Prompts, "Recording"]:
-        """As `probe`, and what the blocks below the site returned."""
-        recording = Recording([*self.host.vision, *self.host.blocks[: self.site.block]])
-        with recording.recording():
+    def record(self, batch: Batch) -> tuple[Tensor, Prompts, Tape]:
+        """As `probe`, and what the parts of the host below the site returned."""
+        tape = Tape()
+        with self.context.setting(tape=tape):
             logits, prompts = self.probe(batch)
-        return logits, prompts, recording
+        below = {path for path, _ in self.host.below(self.site)}
+        tape.outputs = {path: out for path, out in tape.outputs.items() if path in below}
+        return logits, prompts, tape.rewound()
 
     def probe(self, batch: Batch) -> tuple[Tensor, Prompts]:
         """One pass through the bare host: logits, and what the site saw."""
@@ -236,59 +236,13 @@ def _looking() -> tuple[list[Prompts], Callable[[Tensor, Tensor, Call], Tensor]]
     return seen, look
 
 
-class Recording:
-    """What a few modules returned in one forward pass, to be returned again without running them.
-
-    A module that did not run then is not replaced. Hosts change what they get, so that each gets a copy.
-    """
-
-    def __init__(self, modules: list[nn.Module]) -> None:
-        self.modules = modules
-        self.outputs: dict[nn.Module, Any] = {}
-
-    def recording(self):  # type: ignore[no-untyped-def]
-        return _forwards(self.modules, [self._keeping(module, module.forward) for module in self.modules])
-
-    def replaying(self):  # type: ignore[no-untyped-def]
-        return _forwards(
-            list(self.outputs),
-            [
-                lambda *_, out=out, **__: out if isinstance(out, Tensor) else copy.copy(out)
-                for out in self.outputs.values()
-            ],
-        )
-
-    def _keeping(self, module: nn.Module, forward: Callable) -> Callable:
-        def run(*args: Any, **kwargs: Any) -> Any:
-            out = forward(*args, **kwargs)
-            self.outputs[module] = out if isinstance(out, Tensor) else copy.copy(out)
-            return out
-
-        return run
-
-
-@contextmanager
-def _forwards(modules: Sequence[nn.Module], forwards: Sequence[Callable]) -> Iterator[None]:
-    own: list[Callable | None] = [module.__dict__.get("forward") for module in modules]
-    for module, forward in zip(modules, forwards, strict=True):
-        module.__dict__["forward"] = forward
-    try:
-        yield
-    finally:
-        for module, forward in zip(modules, own, strict=True):  # type: ignore[assignment]
-            if forward is None:
-                del module.__dict__["forward"]
-            else:
-                module.__dict__["forward"] = forward
-
-
 def write(
     runner: Runner,
     memory: Memory,
     edits: Sequence[EncodedEdit],
     pad: int,
     continues: Tensor,
-    committed: Callable[[], None],
+    commit: Callable[[Sequence[EncodedEdit], Draft, Prompts], list[Kept]],
 ) -> list[Outcome]:
     """Learn a batch of edits, keep them in the memory, and check what the model says then.
 
@@ -298,7 +252,7 @@ def write(
         edits: what to write; independent of each other.
         pad: a token id to pad with.
         continues: bool `[V]`, tokens that go on with the word before them.
-        committed: called when the memory holds the edits, before they are checked.
+        commit: keeps drafted edits in the memory, as `Memory.commit`; they are checked after it.
 
     Returns:
         What came of each edit.
@@ -306,7 +260,7 @@ def write(
     start = time.perf_counter()
     count = len(edits)
     batch = batch_of(edits, [pad], pad, runner.host.device)
-    logits, prompts, recording = runner.record(batch)
+    logits, prompts, tape = runner.record(batch)
     # Where the host would go on with the answer's last word, it is taught to end the word there.
     closing = _closing(logits[:count, -1], continues)
     batch.labels[:, -1] = closing[batch.owner]
@@ -316,9 +270,8 @@ def write(
     ]
     before = _mean_losses(logits[:count], batch.labels[:count])
     draft = memory.draft(edits, prompts, batch.owner)
-    steps = _learn(runner, draft, batch, recording, memory.spec)
-    kept = memory.commit(edits, draft, prompts)
-    committed()
+    steps = _learn(runner, draft, batch, tape, memory.spec)
+    kept = commit(edits, draft, prompts)
     with torch.no_grad():
         plain = batch_of([dataclasses.replace(edit, contexts=()) for edit in edits], [], pad, runner.host.device)
         logits = runner.logits(plain, None)
@@ -355,7 +308,7 @@ def _mean_losses(logits: Tensor, labels: Tensor) -> Tensor:
     return _token_losses(logits, labels).sum(1) / (labels != IGNORED_LABEL).sum(1)
 
 
-def _learn(runner: Runner, draft: Draft, batch: Batch, recording: Recording, spec: Any) -> Tensor:
+def _learn(runner: Runner, draft: Draft, batch: Batch, tape: Tape, spec: Any) -> Tensor:
     """Optimise until each target token beats all others together by the margin, in every row of its edit.
 
     Returns:
@@ -364,7 +317,7 @@ def _learn(runner: Runner, draft: Draft, batch: Batch, recording: Recording, spe
     count = int(batch.owner.max()) + 1
     steps = torch.zeros(count, dtype=torch.long, device=batch.ids.device)
     enough = math.log1p(math.exp(-spec.margin))  # a lead of m nats over all others together is this loss
-    with torch.enable_grad(), recording.replaying():
+    with torch.enable_grad(), runner.context.setting(tape=tape):
         for _ in range(spec.steps):
             losses = _token_losses(runner.logits(batch, draft), batch.labels)
             worst = torch.zeros(count, device=losses.device)

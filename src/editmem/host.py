@@ -97,6 +97,11 @@ class Host:
             module = children[name]
         return found
 
+    def below(self, site: SiteInfo) -> list[tuple[str, nn.Module]]:
+        """What runs before the block of a site and is the same whatever the site returns: by path."""
+        names = {module: name for name, module in self.model.named_modules()}
+        return [(names[module], module) for module in (*self.vision, *self.blocks[: site.block])]
+
     @property
     def eye(self) -> str | None:
         """The path of the vision tower: what has a configuration of its own, beside the language model."""
@@ -235,19 +240,18 @@ class Host:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Evaluation mode and no parameter gradients inside the block; everything as before after it."""
-        training = [(module, module.training) for module in self.model.modules()]
-        trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.model.eval()
-        for parameter in trainable:
-            parameter.requires_grad_(False)
+        """Evaluation mode inside the block, of modules that are being trained; as before after it.
+
+        Gradients are asked for by name, so that none reach the host's parameters, whatever they require.
+        """
+        training = [module for module in self.model.modules() if module.training]
+        for module in training:
+            module.training = False
         try:
             yield
         finally:
-            for module, flag in training:
-                module.training = flag
-            for parameter in trainable:
-                parameter.requires_grad_(True)
+            for module in training:
+                module.training = True
 
 
 def causal_lm(model: nn.Module) -> "PreTrainedModel":

@@ -29,6 +29,7 @@ from editmem.call import (
 )
 from editmem.embeddings import TokenLookup
 from editmem.errors import HostError
+from editmem.gate import Gate
 
 _SLOT = "_editmem_slot"
 
@@ -48,6 +49,7 @@ class Slots:
 
     def __init__(self) -> None:
         self.context = Context()
+        self.gate = Gate()
         self.sites: dict[str, Site] = {}
         self.modules: list[nn.Module] = []
         self.recompute: Call | None = None
@@ -88,13 +90,20 @@ class Slots:
 
     def attach_block(self, path: str, module: nn.Module) -> None:
         """Let the block at `path` note in the call what goes into it."""
-        if _SLOT not in module.__dict__:
-            self._swap(module, _block_class(cast(Any, type(module))), Block(path, self.context))
+        self._attach_part(path, module).notes_input = True
 
     def attach_eye(self, path: str, module: nn.Module) -> None:
         """Let the vision tower at `path` note in the call what comes out of it."""
+        self._attach_part(path, module).notes_output = True
+
+    def attach_taped(self, path: str, module: nn.Module) -> None:
+        """Let the module at `path` return what a `Tape` has of it, where one is played."""
+        self._attach_part(path, module)
+
+    def _attach_part(self, path: str, module: nn.Module) -> "Block":
         if _SLOT not in module.__dict__:
-            self._swap(module, _eye_class(cast(Any, type(module))), Block(path, self.context))
+            self._swap(module, _block_class(cast(Any, type(module))), Block(path, self.context))
+        return cast(Block, module.__dict__[_SLOT])
 
     def attach_entries(self, model: nn.Module, decoder: nn.Module) -> None:
         """Let `model` (with `generate`), its body and the `decoder` in it work out the call of each forward."""
@@ -110,6 +119,10 @@ class Slots:
 
     def detach(self) -> None:
         """Give every module its own class back."""
+        with self.gate.changing():
+            self._detach()
+
+    def _detach(self) -> None:
         for module in self.modules:
             module.__class__ = type(module)._host_class  # type: ignore[attr-defined]
             del module.__dict__[_SLOT]
@@ -118,12 +131,14 @@ class Slots:
         self.embedding = self.reader = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Block:
-    """A module of the host of which the call notes what went in (blocks) or came out (vision towers)."""
+    """A module of the host of which the call notes what went in (blocks) or came out (vision towers), if anything."""
 
     path: str
     context: Context
+    notes_input: bool = False
+    notes_output: bool = False
 
 
 class Site:
@@ -189,24 +204,38 @@ class _SiteCall(_Swapped):
 class _BlockCall(_Swapped):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         block: Block = self.__dict__[_SLOT]
-        if (call := block.context.call) is not None:
+        call, tape = block.context.call, block.context.tape
+        if block.notes_input and call is not None:
             call.residual[block.path] = args[0] if args else kwargs["hidden_states"]
-        return super().__call__(*args, **kwargs)  # type: ignore[misc]
-
-
-class _EyeCall(_Swapped):
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        out = super().__call__(*args, **kwargs)  # type: ignore[misc]
-        eye: Block = self.__dict__[_SLOT]
-        if (call := eye.context.call) is not None:
+        if tape is None:
+            out = super().__call__(*args, **kwargs)  # type: ignore[misc]
+        else:
+            out = tape.run(block.path, super().__call__, *args, **kwargs)  # type: ignore[misc]
+        if block.notes_output and call is not None:
             states = getattr(out, "last_hidden_state", None)
-            call.sights[eye.path] = states if states is not None else out[0]
+            call.sights[block.path] = states if states is not None else out[0]
         return out
+
+
+def _undisturbed(method: Callable) -> Callable:
+    """Nothing that a memory holds changes while the method runs, unless it has nothing to do with memories."""
+
+    @functools.wraps(method)
+    def run(self: Any, *args: Any, **kwargs: Any) -> Any:
+        slots: Slots = self.__dict__[_SLOT]
+        # What is compiled as a whole cannot take locks.
+        if torch.compiler.is_compiling() or slots.context.inside or slots.context.silent:
+            return method(self, *args, **kwargs)
+        with slots.gate.running():
+            return method(self, *args, **kwargs)
+
+    return run
 
 
 class _EntryCall(_Swapped):
     _parameter_names: tuple[str, ...]
 
+    @_undisturbed
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         slots: Slots = self.__dict__[_SLOT]
         context = slots.context
@@ -230,6 +259,7 @@ class _EntryCall(_Swapped):
 
 
 class _GenerateCall(_EntryCall):
+    @_undisturbed
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         slots: Slots = self.__dict__[_SLOT]
         if slots.reader is None:
@@ -242,6 +272,7 @@ class _GenerateCall(_EntryCall):
             out = reading.restore(super().__call__(**{**reading.inputs, "return_dict": True}))
         return out if compat.returns_dict(self, inputs) else out.to_tuple()
 
+    @_undisturbed
     def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
         slots: Slots = self.__dict__[_SLOT]
         context = slots.context
@@ -484,11 +515,6 @@ def _site_class(cls: Any) -> type:
 @functools.cache
 def _block_class(cls: Any) -> type:
     return _subclass(_BlockCall, cls)
-
-
-@functools.cache
-def _eye_class(cls: Any) -> type:
-    return _subclass(_EyeCall, cls)
 
 
 @functools.cache

@@ -44,7 +44,7 @@ class ActingMemory(Memory):
 
     def act(self, x: Tensor, out: Tensor, call: Call) -> Action | None:
         """What acts on which token; None where certainly nothing does."""
-        state = self._in_step(call.carry.get(self.key, {}), call)
+        state = self._in_step(self.current(call.carry.get(self.key, {})), call)
         lasting = {name: state[name] for name in LASTING if name in state}
         if call.mode is Mode.SCAN or (call.mode is Mode.BOUNDARY and call.decides):
             return self._decided(x, out, call, state, lasting)
@@ -56,7 +56,7 @@ class ActingMemory(Memory):
             call.carry[self.key] = {**state, **lasting}
             return follow(call, state["edit"], self.reach)
         action, carried = self.proceed(call, state)
-        call.carry[self.key] = {**lasting, **carried}
+        call.carry[self.key] = self.stamped({**lasting, **carried})
         return action
 
     def _in_step(self, state: dict[str, Tensor], call: Call) -> dict[str, Tensor]:
@@ -78,12 +78,12 @@ class ActingMemory(Memory):
         lasting |= recorded(call, edit, lasting)
         if call.mode is Mode.SCAN:
             action = self._gone_on_with(scan(call, edit, self.reach, self.window), call, state)
-            call.carry[self.key] = {**lasting, **self.remember(action, call)}
+            call.carry[self.key] = self.stamped({**lasting, **self.remember(action, call)})
             return action
         if "edit" in state:
             edit = torch.where(prompt_ends(call)[1], edit, state["edit"])
         action = follow(call, edit, self.reach)
-        call.carry[self.key] = {**lasting, **self.remember(action, call), "edit": edit}
+        call.carry[self.key] = self.stamped({**lasting, **self.remember(action, call), "edit": edit})
         return action
 
     def _gone_on_with(self, action: Action, call: Call, state: dict[str, Tensor]) -> Action:

@@ -270,6 +270,7 @@ class MemeicMemory(Memory):
         if state is None or "acting" not in state or call.mode is Mode.SCAN:
             call.carry.pop(self.key, None)
             return None
+        state = self.current(state)
         if self.targets.lengths.data.device != call.real.device:
             self.to(call.real.device)
         tokens, lengths = self.targets.tokens.data, self.targets.lengths.data
@@ -282,7 +283,7 @@ class MemeicMemory(Memory):
                 state |= recorded(call, state["acting"], {})
         else:
             action = proceed(call, state, tokens, lengths)
-        call.carry[self.key] = {**state, **last_action(action, call)}
+        call.carry[self.key] = self.stamped({**state, **last_action(action, call)})
         return action
 
     def adapt(self, number: int, x: Tensor, out: Tensor, call: Call) -> Tensor:
