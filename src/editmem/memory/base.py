@@ -22,7 +22,7 @@ from editmem.memory.snapshots import Restore, snapshot
 from editmem.memory.targets import Targets
 from editmem.words import Words
 
-DECISIONS = ("edit", "acting", "visual", "textual")
+DECISIONS = ("edit", "ended", "acting", "visual", "textual")
 """Of what memories carry from one forward to the next: the names of rows that were decided on, -1 for none."""
 
 
@@ -224,6 +224,10 @@ class Memory(nn.Module, ABC):
         """How many tokens after a prompt's end it may act on: the longest target it holds, rounded up."""
         return self.targets.window
 
+    def begun(self, tail: Tensor) -> Tensor:
+        """Which endings of texts may be the beginning of an answer that it holds; see `Targets.begun`."""
+        return self.targets.begun(tail)
+
     @abstractmethod
     def forward(self, x: Tensor, out: Tensor, call: Call) -> Tensor:
         """The output to use.
@@ -300,7 +304,8 @@ class Memory(nn.Module, ABC):
         if "version" not in carried:
             return carried
         holds = carried["version"] == self.version
-        decided = {name: torch.where(holds, carried[name], -1) for name in DECISIONS if name in carried}
+        held = {name: holds.view(-1, *[1] * (carried[name].ndim - 1)) for name in DECISIONS if name in carried}
+        decided = {name: torch.where(still, carried[name], -1) for name, still in held.items()}
         return {**carried, **decided}
 
     def stamped(self, carried: dict[str, Tensor]) -> dict[str, Tensor]:
