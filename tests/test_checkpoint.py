@@ -83,6 +83,21 @@ def test_a_host_in_another_dtype(method, saved_in, loaded_in, tmp_path):
     assert editor._memory.tensors()["storage.offsets"].dtype == getattr(torch, loaded_in)
 
 
+BREAKS = "\u2028\u2029\u0085\x0b\x0c\x1c\x1d\x1e\r\n"
+"""All that Python takes for the end of a line."""
+
+
+def test_text_with_line_breaks_of_all_kinds(tmp_path):
+    editor = wrapped()
+    record = editor.edit(
+        f"The capital{BREAKS}of Australia is", f"Syd{BREAKS}ney", id=f"au{BREAKS}", source=f"a{BREAKS}b", tags=[BREAKS]
+    )
+    editor.save_pretrained(tmp_path / "memory")
+    model, tokenizer = editmem.tiny()
+    again = editmem.load(model, tmp_path / "memory", tokenizer=tokenizer)
+    assert list(again.edits.values()) == [record]
+
+
 def test_an_empty_memory(tmp_path):
     wrapped().save_pretrained(tmp_path / "memory")
     model, tokenizer = editmem.tiny()

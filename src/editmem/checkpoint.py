@@ -121,8 +121,8 @@ def load(source: str | Path, *, revision: str | None = None) -> State:
         for key, tensor in load_file(folder / TENSORS).items():
             number, name = key.split(".", 1)
             tensors[int(number)][name] = tensor
-        lines = (folder / EDITS).read_text(encoding="utf-8").splitlines()
-        events = [parse_event(line) for line in lines]
+        lines = (folder / EDITS).read_text(encoding="utf-8").split("\n")  # JSON leaves other line breaks as they are
+        events = [parse_event(line) for line in lines if line]
     except (SafetensorError, ValueError, KeyError, IndexError, TypeError) as error:
         raise CheckpointError(f"{folder} cannot be read: {error}") from error
     return State(config["specs"], config["host"], config["tokenizer"], config["rows"], events, tensors)

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import hashlib
+import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -253,7 +254,7 @@ def _json_records(text: str, path: Path) -> list[tuple[str, Any]]:
 
 def _jsonl_records(text: str, path: Path) -> list[tuple[str, Any]]:
     records = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -264,7 +265,7 @@ def _jsonl_records(text: str, path: Path) -> list[tuple[str, Any]]:
 
 
 def _csv_records(text: str, path: Path) -> list[tuple[str, Any]]:
-    reader = csv.DictReader(text.splitlines(), strict=True)
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     records = []
     for row in reader:
         if None in row or None in row.values():
