@@ -113,8 +113,8 @@ class Editor:
 
         Args:
             prompt_or_edits: a prompt (text or chat messages, with `target`), an `Edit` or a dict of its
-                fields, any iterable of those or of (prompt, target) pairs, or the path of a .json, .jsonl
-                or .csv file of them.
+                fields, any iterable of those or of (prompt, target) pairs, or the path of a .json or .jsonl
+                file of them or of a table (.csv, .tsv, .txt).
             target: the answer, where a single prompt is given.
             batch_size: how many independent edits are learned at once.
             progress: True or False for a bar; a function of (done, all); None for a bar where it takes long.
