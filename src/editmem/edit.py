@@ -33,7 +33,7 @@ class Edit:
         modality: "text", or "visual" where there is a picture.
         source: where the correction comes from; kept, not interpreted.
         tags: labels of the user's own; kept, not interpreted.
-        join: what stands between a raw prompt and its answer, white space or nothing; None to go by `encoding.join`.
+        join: what stands between a raw prompt and its answer, white space or nothing; None to go by `seams.join`.
 
     Raises:
         InvalidEditError: if prompt or target is empty or of the wrong type, or a field holds what it cannot.

@@ -10,15 +10,7 @@ import numpy as np
 from editmem.edit import Edit, EncodedEdit, Prompt, check_prompt
 from editmem.errors import InvalidEditError
 from editmem.picture import Picture
-from editmem.words import writes_no_space
-
-
-def join(prompt: str, target: str) -> str:
-    """Prompt and answer as one text, with a space between where the language writes one."""
-    touching = prompt[-1].isspace() or target[0].isspace() or target[0] in ".,;:!?)]}%\u2019'"
-    if touching or writes_no_space(prompt[-1]) or writes_no_space(target[0]):
-        return prompt + target
-    return f"{prompt} {target}"
+from editmem.seams import join
 
 
 class Encoder:
@@ -163,7 +155,7 @@ class Encoder:
     def _target(self, edit: Edit, prompt: list[int]) -> list[int]:
         raw = isinstance(edit.prompt, str)
         text = self.text(edit.prompt)
-        joined = join(text, edit.target) if raw else text + edit.target
+        joined = join(text, edit.target, edit.join) if raw else text + edit.target
         ids = list(self.tokenizer(joined, add_special_tokens=raw)["input_ids"])
         if raw and ids[-1:] == [self.tokenizer.eos_token_id] and prompt[-1:] != ids[-1:]:
             ids = ids[:-1]
