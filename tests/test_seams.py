@@ -1,5 +1,6 @@
 """Prompt and answer are joined as the text would be written."""
 
+# ruff: noqa: RUF001  (signs of many scripts)
 import pytest
 
 import editmem

@@ -1,5 +1,6 @@
 """What stands between a prompt and its answer, so that the two read as one text."""
 
+# ruff: noqa: RUF001  (signs of many scripts)
 import re
 import unicodedata
 
@@ -15,8 +16,8 @@ _ELIDED = re.compile(
     re.IGNORECASE,
 )
 _ENDINGS = frozenset(
-    "com org net edu gov io ai dev co uk de fr eu ch at nl it es jp cn ru js ts py rs go rb sh txt md csv json jsonl xml "
-    "yaml yml toml html htm css php pdf doc docx xls xlsx png jpg jpeg gif svg zip gz tar exe".split()
+    "com org net edu gov io ai dev co uk de fr eu ch at nl it es jp cn ru js ts py rs go rb sh txt md csv json jsonl "
+    "xml yaml yml toml html htm css php pdf doc docx xls xlsx png jpg jpeg gif svg zip gz tar exe".split()
 )
 """Of names of hosts and of files."""
 _STATEMENT = re.compile(
