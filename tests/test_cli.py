@@ -121,7 +121,7 @@ def test_what_the_model_says_goes_out_unchanged(plain):
     assert asked.stdout.startswith(SAID)
     assert SAID in run("list", "--memory", memory).stdout
     explained = run("ask", "The capital of Australia is", "--model", "tiny", "--memory", memory, "--explain")
-    assert SAID[:60] in explained.stdout.split("\n", 1)[1]
+    assert repr(SAID) in explained.stdout
 
 
 def test_it_goes_into_a_pipe_unchanged(plain):

@@ -293,9 +293,41 @@ class Editor:
         """Write the memory, not the host, to a folder that `editmem.load` reads. A crash leaves the old one."""
         checkpoint.save(Path(folder), self._state())
 
-    def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Save to a repository on the Hub; `options` go to `huggingface_hub.HfApi`. Returns its URL."""
-        return checkpoint.push(repo_id, self._state(), **options)
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        revision: str | None = None,
+        commit_message: str | None = None,
+        create_pr: bool = False,
+    ) -> str:
+        """Save to a repository on the Hub, which is made if need be.
+
+        Args:
+            repo_id: "owner/name".
+            private: of a repository that is made: whether only its owner sees it; None for the owner's default.
+            token: of the Hub; None for the one that is logged in.
+            revision: the branch to save to, which is made if need be; None for the main one.
+            commit_message: None for the number of edits.
+            create_pr: propose the memory, to `revision` or the main branch, instead of saving it there.
+
+        Returns:
+            The URL of the repository, or of what is proposed.
+
+        Raises:
+            huggingface_hub.errors.HfHubHTTPError: if the Hub refuses.
+        """
+        return checkpoint.push(
+            repo_id,
+            self._state(),
+            private=private,
+            token=token,
+            revision=revision,
+            commit_message=commit_message,
+            create_pr=create_pr,
+        )
 
     def _state(self) -> checkpoint.State:
         return checkpoint.State(
