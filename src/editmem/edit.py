@@ -73,8 +73,8 @@ class Edit:
             object.__setattr__(self, "id", _make_id(self.prompt_key, self.prompt, self.target))
 
     def _check_tags(self) -> None:
-        tags = () if self.tags is None else self.tags
-        tags = tuple(tags) if isinstance(tags, Iterable) and not isinstance(tags, (str, Mapping)) else (None,)
+        given: Any = () if self.tags is None else self.tags
+        tags = tuple(given) if isinstance(given, Iterable) and not isinstance(given, (str, Mapping)) else (None,)
         if not all(isinstance(tag, str) for tag in tags):
             raise InvalidEditError(f"tags must be a sequence of strings, got {self.tags!r}")
         object.__setattr__(self, "tags", tags)
@@ -82,8 +82,8 @@ class Edit:
     def _check_writable(self) -> None:
         """Refuse what no tokenizer and no file can take."""
         said = [self.prompt] if isinstance(self.prompt, str) else [m[name] for m in self.prompt for name in m]
-        given = {"target": [self.target], "id": [self.id], "subject": [self.subject], "source": [self.source]}
-        for name, values in {"prompt": said, **given, "tags": self.tags}.items():
+        given = {name: [getattr(self, name)] for name in ("target", "id", "subject", "source")}
+        for name, values in {"prompt": said, **given, "tags": list(self.tags)}.items():
             for value in values:
                 if isinstance(value, str) and (found := _UNWRITABLE.search(value)):
                     raise InvalidEditError(
@@ -93,8 +93,9 @@ class Edit:
 
     @property
     def prompt_key(self) -> str:
-        """Equal for two edits of the same prompt and picture, be it plain text or a user's turn of a chat."""
-        text = self.text
+        """Equal for two edits of the same prompt and picture, be it plain text or a user's turn of a chat, and whatever
+        white space it ends in."""
+        text = self.text.rstrip()
         return text if self.image is None else f"{text}\0{self.image.digest}"
 
     @property

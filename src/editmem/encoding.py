@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -137,20 +137,29 @@ class Encoder:
         return EncodedEdit(edit, tuple(prompt), tuple(target), subject, tuple(map(tuple, fitting)), vision)
 
     def renderings(self, edit: Edit, prefixes: Sequence[str] = ()) -> list[EncodedEdit]:
-        """The edit as `edit` encodes it; then, if it can be, for plain text where it is a chat and the reverse."""
+        """The edit as `edit` encodes it; then, where that is another text, without the white space that its prompt ends
+        in; and, if it can be, for plain text where it is a chat and the reverse."""
         own = self.edit(edit, prefixes)
-        prompt: Prompt | None = None
+        encoded = [own]
+        for prompt, join in self._other_prompts(edit):
+            try:
+                other = self.edit(dataclasses.replace(edit, prompt=prompt, join=join))
+            except InvalidEditError:  # too long with the template around it
+                continue
+            if other.prompt != own.prompt:
+                encoded.append(dataclasses.replace(other, edit=edit))
+        return encoded
+
+    def _other_prompts(self, edit: Edit) -> Iterator[tuple[Prompt, str | None]]:
+        """In what other ways an edit's prompt is given, each with what stands between it and its answer."""
         if isinstance(edit.prompt, str):
-            prompt = [{"role": "user", "content": edit.prompt}] if self.has_chat_template else None
+            bare = edit.prompt.rstrip()
+            if bare != edit.prompt:
+                yield bare, None if edit.join is None else edit.prompt[len(bare) :] + edit.join
+            if self.has_chat_template:
+                yield [{"role": "user", "content": bare}], None
         elif [message["role"] for message in edit.prompt] == ["user"]:
-            prompt = edit.prompt[0]["content"]
-        if prompt is None:
-            return [own]
-        try:
-            other = self.edit(dataclasses.replace(edit, prompt=prompt))
-        except InvalidEditError:  # too long with the template around it
-            return [own]
-        return [own, dataclasses.replace(other, edit=edit)]
+            yield edit.prompt[0]["content"].rstrip(), edit.join
 
     def _target(self, edit: Edit, prompt: list[int]) -> list[int]:
         raw = isinstance(edit.prompt, str)

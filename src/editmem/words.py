@@ -105,6 +105,12 @@ class Words(nn.Module):
         """Bool `[V]`: the tokens that go on with the word before them."""
         return ((self.letters > 0) & ((self.shape & 1) == 0)) | (self.shape == 0)
 
+    def blank(self, tokens: Tensor) -> Tensor:
+        """Bool `[B, T]`: the tokens that are white space."""
+        known = (tokens >= 0) & (tokens < self.value.shape[0])
+        ids = torch.where(known, tokens, 0)
+        return known & (self.letters[ids] == 0) & (self.shape[ids] == 1)
+
     def spoken(self, tokens: Sequence[int]) -> dict[int, bool]:
         """The words of one text: hash, and whether it is written as a name."""
         row = torch.tensor([list(tokens)], device=self.value.device)

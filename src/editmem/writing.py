@@ -175,9 +175,10 @@ class Writer:
             self.active.drop(ids)
 
     def record(self, item: EncodedEdit, before: str, outcome: Outcome, others: Sequence[Outcome]) -> EditRecord:
-        notes = [self._alike(match) for match in outcome.kept.alike]
+        others_like_it = [match for match in outcome.kept.alike if self.active.rows[match.row] != item.edit.id]
+        notes = [self._alike(match) for match in others_like_it]
         if not all(other.took for other in others):
-            notes.append("did not take in the other rendering (plain text or chat) than the one it was given in")
+            notes.append("did not take in another rendering (plain text, chat, no white space behind) than the given")
         after = self.encode.decode(item.target).strip()
         if not outcome.took:
             after = self.say([item])[0]
