@@ -141,9 +141,9 @@ class Encoder:
         in; and, if it can be, for plain text where it is a chat and the reverse."""
         own = self.edit(edit, prefixes)
         encoded = [own]
-        for prompt, join in self._other_prompts(edit):
+        for prompt, between in self._other_prompts(edit):
             try:
-                other = self.edit(dataclasses.replace(edit, prompt=prompt, join=join))
+                other = self.edit(dataclasses.replace(edit, prompt=prompt, join=between))
             except InvalidEditError:  # too long with the template around it
                 continue
             if other.prompt != own.prompt:
