@@ -268,7 +268,7 @@ def test_layers_of_the_package():
     order = [
         ["errors", "words", "kernels", "prompts", "progress", "tiny", "folders"],
         ["call", "host", "indexes", "picture", "sentences", "files", "seams"],
-        ["embeddings"], ["slot", "edit"], ["encoding"],
+        ["embeddings"], ["slot", "edit"], ["encoding", "closing"],
         ["evidence"], ["memory"], ["ledger", "fit", "explanation", "active", "calibrating"], ["checkpoint", "reading"],
         ["writing"], ["explaining"], ["editor"],
         ["wrap", "connecting", "interop"], ["cli", "__init__"],

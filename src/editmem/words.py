@@ -101,10 +101,6 @@ class Words(nn.Module):
         where = where.scatter_reduce(1, torch.where(begins, count, 0), torch.where(begins, ends, 0), "amax")
         return where.gather(1, (count - later).clamp(min=0))
 
-    def continues(self) -> Tensor:
-        """Bool `[V]`: the tokens that go on with the word before them."""
-        return ((self.letters > 0) & ((self.shape & 1) == 0)) | (self.shape == 0)
-
     def blank(self, tokens: Tensor) -> Tensor:
         """Bool `[B, T]`: the tokens that are white space."""
         known = (tokens >= 0) & (tokens < self.value.shape[0])

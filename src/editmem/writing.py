@@ -8,6 +8,7 @@ from typing import Any, cast
 from editmem.active import ActiveEdits
 from editmem.calibrating import SHOWN, calibration
 from editmem.call import Context
+from editmem.closing import AHEAD, Endings
 from editmem.edit import Edit, EditRecord, EncodedEdit
 from editmem.encoding import Encoder
 from editmem.errors import HostError, InvalidEditError
@@ -83,6 +84,14 @@ class Writer:
     def _vocabulary(self) -> Words:
         return Words.of_tokenizer(self.encode.tokenizer, self.host.vocabulary).to(self.host.device)
 
+    @functools.cached_property
+    def _endings(self) -> Endings:
+        config = getattr(self.host.model, "generation_config", None)
+        own, tokenizer = getattr(config, "eos_token_id", None), self.encode.tokenizer
+        stops = own if isinstance(own, list) else [own]
+        stops = [int(stop) for stop in (tokenizer.eos_token_id, *stops) if stop is not None]
+        return Endings(tokenizer, list(dict.fromkeys(stops)), self.host.max_length)
+
     def takes(self, edit: Edit) -> bool:
         """Whether the memory holds edits of this kind."""
         return edit.image is None or self.memory.pictured
@@ -151,7 +160,7 @@ class Writer:
             self.memory.look_again(views)
 
         views = self._views([item.edit for item in batch]) if self.memory.reads else []
-        return write(self.runner(), self.memory, batch, self.pad, self._vocabulary.continues(), committed)
+        return write(self.runner(), self.memory, batch, self.pad, self._endings, committed)
 
     def _views(self, edits: Sequence[Edit]) -> list[Prompts]:
         """Of each edit with a picture, what the memory's site sees of several views of that."""
@@ -180,7 +189,12 @@ class Writer:
         if not all(other.took for other in others):
             notes.append("did not take in another rendering (plain text, chat, no white space behind) than the given")
         after = self.encode.decode(item.target).strip()
-        if not outcome.took:
+        if outcome.runs_on:
+            after = self.say([dataclasses.replace(item, target=(*item.target, *[self.pad] * AHEAD))])[0]
+            notes.append(
+                f"did not take: the model goes on after the answer, to {after!r}; give the answer with its end"
+            )
+        elif not outcome.took:
             after = self.say([item])[0]
             notes.append(f"did not take: the model answers {after!r}; raise `steps` or choose another layer")
         numbers = (outcome.loss_before, outcome.loss_after, before, after, outcome.steps, outcome.seconds)

@@ -2,31 +2,12 @@
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
 
 import editmem
-from editmem.tiny.world import facts
-from tests.hosts import make
+from tests.hosts import make, sentencepiece_like
 
 PROMPT = "The capital of Australia is"
 BLANKS = ("", " ", "\n", " \n", "\n\n")
-
-
-def sentencepiece_like():
-    """A tokenizer in which the space belongs to the word behind it and digits stand alone."""
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
-    tokenizer.normalizer = normalizers.Replace(" ", "▁")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split("▁", "merged_with_next"), pre_tokenizers.Digits(individual_digits=True)]
-    )
-    tokenizer.decoder = decoders.Replace("▁", " ")
-    texts = [prompt for fact in facts()[:600] for prompt in (*fact.prompts(), f"{fact.answer} 0123456789.,:\n")]
-    special = ["<unk>", "<s>", "</s>", "<pad>"]
-    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=800, special_tokens=special))
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<pad>"
-    )
 
 
 def random_host():
