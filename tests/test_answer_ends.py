@@ -63,6 +63,8 @@ LEAD = 14.0
 def led_host(tokenizer, after):
     """A host with random weights that, after each of some tokens, is about to say certain others, the first rather."""
     model = make("llama", len(tokenizer))
+    with torch.no_grad():
+        model.lm_head.weight.mul_(8)  # so that it can say anything against the lead
 
     def token(text):
         return tokenizer(f"a{text}", add_special_tokens=False)["input_ids"][-1]
