@@ -117,7 +117,7 @@ class Editor:
                 file of them or of a table (.csv, .tsv, .txt).
             target: the answer, where a single prompt is given.
             batch_size: how many independent edits are learned at once.
-            progress: True or False for a bar; a function of (done, all); None for a bar where it takes long.
+            progress: True or False for a bar; a function of (done, all) edits; None for a bar where it takes long.
             **fields: further fields of `Edit`, where a single prompt is given.
 
         Returns:
@@ -131,7 +131,7 @@ class Editor:
         encoded = [(writer := self._writer_for(edit), writer.renderings(edit)) for edit in edits]
         self._check_ids(edits)
         for writer in {id(writer): writer for writer, _ in encoded}.values():
-            writer.calibrate()
+            writer.calibrate(progress)
             writer.check_pictures([edit for edit in edits if self._writer_for(edit) is writer])
         records: list[EditRecord] = []
         with self._frozen(), bar(progress, len(encoded), "editing") as advance:

@@ -17,6 +17,7 @@ from editmem.fit import Batch, Outcome, Runner, batch_of, collate, vision_of, wr
 from editmem.host import Host, SiteInfo
 from editmem.memory.base import Match, Memory, Prompts
 from editmem.memory.memeic import MemeicMemory, MemeicSpec
+from editmem.progress import Progress
 from editmem.reading import Reader
 from editmem.words import Words
 
@@ -138,11 +139,11 @@ class Writer:
         candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
         return next(int(token) for token in candidates if token is not None)
 
-    def calibrate(self) -> None:
+    def calibrate(self, progress: Progress = None) -> None:
         if not self.memory.calibrated:
             pictured = self.memory.reads and self.host.image_token is not None
             with self.host.frozen():
-                self.memory.calibrate(calibration(self.encode, self.read, self._vocabulary, pictured))
+                self.memory.calibrate(calibration(self.encode, self.read, self._vocabulary, pictured, progress))
 
     def read(self, prompts: Sequence[Sequence[int]], vision: Sequence[Mapping[str, Any]] = ()) -> Prompts:
         """What the memory's site sees of prompts, as token ids, with what the host takes to see their pictures."""
