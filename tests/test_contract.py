@@ -266,9 +266,9 @@ def test_layers_of_the_package():
 
     root = Path(editmem.__file__).parent
     order = [
-        ["errors", "words", "kernels", "prompts", "progress", "tiny", "folders"],
-        ["call", "host", "indexes", "picture", "sentences", "files", "seams"],
-        ["embeddings"], ["slot", "edit"], ["encoding", "closing"],
+        ["errors", "compat", "words", "kernels", "prompts", "progress", "tiny", "folders"],
+        ["call", "gate", "host", "indexes", "picture", "sentences", "files", "seams"],
+        ["embeddings", "caches"], ["slot", "edit"], ["encoding", "closing"],
         ["evidence"], ["memory"], ["ledger", "fit", "explanation", "active", "calibrating"], ["checkpoint", "reading"],
         ["writing"], ["explaining"], ["editor"],
         ["wrap", "connecting", "interop"], ["cli", "__init__"],

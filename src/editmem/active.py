@@ -26,6 +26,10 @@ class ActiveEdits:
     def get(self, edit_id: str) -> Edit | None:
         return self._edits.get(edit_id)
 
+    def edits(self) -> dict[str, Edit]:
+        """All of them by id, in order of writing."""
+        return dict(self._edits)
+
     def add(self, edit: Edit) -> None:
         """One more row of an edit."""
         edit_id = str(edit.id)
@@ -50,4 +54,6 @@ class ActiveEdits:
         dropped = set(ids) & self._edits.keys()
         self.rows = [edit_id for edit_id in self.rows if edit_id not in dropped]
         for edit_id in dropped:
-            del self._by_prompt[self._edits.pop(edit_id).prompt_key]
+            key = self._edits.pop(edit_id).prompt_key
+            if self._by_prompt.get(key) == edit_id:
+                del self._by_prompt[key]

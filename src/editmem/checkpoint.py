@@ -17,7 +17,7 @@ from torch import Tensor
 
 from editmem import folders
 from editmem.errors import CheckpointError
-from editmem.ledger import Event, parse_event
+from editmem.ledger import Event, check_history, parse_event
 
 FORMAT = 1
 CONFIG, TENSORS, EDITS, CARD = "editmem_config.json", "memory.safetensors", "edits.jsonl", "README.md"
@@ -123,6 +123,7 @@ def load(source: str | Path, *, revision: str | None = None) -> State:
             tensors[int(number)][name] = tensor
         lines = (folder / EDITS).read_text(encoding="utf-8").split("\n")  # JSON leaves other line breaks as they are
         events = [parse_event(line) for line in lines if line]
+        check_history(events)
     except (SafetensorError, ValueError, KeyError, IndexError, TypeError) as error:
         raise CheckpointError(f"{folder} cannot be read: {error}") from error
     return State(config["specs"], config["host"], config["tokenizer"], config["rows"], events, tensors)

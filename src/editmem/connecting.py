@@ -87,8 +87,9 @@ def train(
         try:
             for chosen, found in _drawn(rows, passes, batch_size, right, seed):
                 loss = _loss(writer, memory, [items[i] for i in chosen], found)
-                optimiser.zero_grad()
-                loss.backward()
+                gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+                for weight, gradient in zip(weights, gradients, strict=True):
+                    weight.grad = gradient
                 optimiser.step()
                 losses.append(loss.item())
         finally:

@@ -269,6 +269,15 @@ def _record(record: Any, folder: Path, flat: bool) -> Any:
     return record
 
 
+def last_of_each(edits: Iterable[Edit]) -> dict[str, Edit]:
+    """Of the edits of each prompt the last, by `Edit.prompt_key`, in their order."""
+    last: dict[str, Edit] = {}
+    for edit in edits:
+        last.pop(edit.prompt_key, None)
+        last[edit.prompt_key] = edit
+    return last
+
+
 def _check_together(edits: list[Edit]) -> None:
     by_prompt: dict[str, Edit] = {}
     by_id: dict[str, Edit] = {}
@@ -279,5 +288,6 @@ def _check_together(edits: list[Edit]) -> None:
                 f"two edits in one call contradict: {edit.prompt!r} is to answer {other.target!r} (id {other.id}) "
                 f"and {edit.target!r} (id {edit.id}); keep one"
             )
+    for edit in last_of_each(edits).values():
         if by_id.setdefault(str(edit.id), edit) is not edit:
             raise InvalidEditError(f"the id {edit.id!r} is given twice in one call; ids must be unique")

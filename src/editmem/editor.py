@@ -1,8 +1,9 @@
 """The handle that `wrap` returns: edit, forget, undo, explain, save."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -13,16 +14,19 @@ from torch import Tensor, nn
 
 from editmem import checkpoint
 from editmem.active import ActiveEdits
-from editmem.edit import Edit, EditRecord, EncodedEdit, Prompt, read_edits
+from editmem.edit import Edit, EditRecord, EncodedEdit, Prompt, last_of_each, read_edits
 from editmem.errors import EditMemError, InvalidEditError, UnknownEditError
 from editmem.explaining import explain
 from editmem.explanation import Explanation
+from editmem.fit import Outcome
 from editmem.host import Host, SiteInfo
 from editmem.ledger import Event, Ledger
 from editmem.memory.base import Memory, Spec
 from editmem.progress import Progress, bar
 from editmem.slot import Slots
 from editmem.writing import Writer
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,8 @@ class Editor:
         self.model = model
         self.specs = tuple(spec for spec, _, _ in parts)
         self._host, self._slots, self._ledger = host, slots, ledger
-        self._writers = [Writer(host, site, memory, slots.context, tokenizer) for _, site, memory in parts]
+        context, gate = slots.context, slots.gate
+        self._writers = [Writer(host, site, memory, context, gate, tokenizer) for _, site, memory in parts]
         self._reading = next((writer for writer in self._writers if writer.reader is not None), None)
         slots.reader = None if self._reading is None else self._reading.reader
 
@@ -89,13 +94,11 @@ class Editor:
     @property
     def edits(self) -> Mapping[str, EditRecord]:
         """Active edits by id, in order of writing."""
-        return MappingProxyType(
-            {edit_id: self._ledger.record(edit_id) for edit_id in self._ledger.active() if self._is_active(edit_id)}
-        )
+        return MappingProxyType({i: record for i, record in self._ledger.edits().items() if self._is_active(i)})
 
     @property
     def history(self) -> Ledger:
-        """Every event since the memory was made, oldest first. Nothing is ever removed from it."""
+        """Every event since the memory was made, oldest first. Nothing that has happened is ever removed from it."""
         return self._ledger
 
     # Editing
@@ -124,21 +127,40 @@ class Editor:
             An `EditRecord` for one edit; a list of them, in order, for many. See `EditRecord.took`.
 
         Raises:
-            InvalidEditError: if any edit is not valid; nothing is changed then.
+            InvalidEditError: if any edit is not valid; nothing is changed then. Nor is it by any other exception.
         """
-        self._check_attached()
         edits, single = read_edits(prompt_or_edits, target, **fields)
-        encoded = [(writer := self._writer_for(edit), writer.renderings(edit)) for edit in edits]
-        self._check_ids(edits)
-        for writer in {id(writer): writer for writer, _ in encoded}.values():
-            writer.calibrate(progress)
-            writer.check_pictures([edit for edit in edits if self._writer_for(edit) is writer])
-        records: list[EditRecord] = []
-        with self._frozen(), bar(progress, len(encoded), "editing") as advance:
-            for writer, batch in _batches(encoded, batch_size):
-                records += self._write(writer, batch)
-                advance(len(batch))
-        return records[0] if single else records
+        wanted = last_of_each(edits)
+        with self._slots.gate.editing():
+            self._check_attached()
+            encoded = [(writer := self._writer_for(edit), writer.renderings(edit)) for edit in wanted.values()]
+            self._check_ids(list(wanted.values()))
+            with self._whole():
+                self._prepare(list(wanted.values()), progress)
+            with self._whole():
+                records = self._write_all(encoded, batch_size, progress)
+        return records[edits[0].prompt_key] if single else [records[edit.prompt_key] for edit in edits]
+
+    def _prepare(self, edits: Sequence[Edit], progress: Progress) -> None:
+        """Calibrate the memories that these edits go to, and refuse what they cannot hold."""
+        for writer in self._writers:
+            if own := [edit for edit in edits if self._writer_for(edit) is writer]:
+                writer.calibrate(progress)
+                writer.check_pictures(own)
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Around what changes memories and history: all of it or, where it ends by any exception, nothing."""
+        count, restores = len(self._ledger), [writer.snapshot() for writer in self._writers]
+        try:
+            yield
+            self._ledger.write()
+        except BaseException:
+            with self._slots.gate.changing():
+                for restore in restores:
+                    restore()
+                self._ledger.back_to(count)
+            raise
 
     def _check_attached(self) -> None:
         if not self._slots.modules:
@@ -160,23 +182,43 @@ class Editor:
         with self._host.frozen(), self._slots.context.setting(questions=None, lengths=None):
             yield
 
+    def _write_all(
+        self, encoded: Sequence[tuple[Writer, list[EncodedEdit]]], batch_size: int, progress: Progress
+    ) -> dict[str, EditRecord]:
+        """Write edits, each of them in one or more renderings, the given one first; records by `Edit.prompt_key`."""
+        records = {}
+        with self._frozen(), bar(progress, len(encoded), "editing") as advance:
+            for writer, batch in _batches(encoded, batch_size):
+                for record in self._write(writer, batch):
+                    records[record.edit.prompt_key] = record
+                advance(len(batch))
+        return records
+
     def _write(self, writer: Writer, renderings: Sequence[Sequence[EncodedEdit]]) -> list[EditRecord]:
-        """Write edits, each of them in one or more renderings, the given one first."""
         batch = [item for item, *_ in renderings]
         said_before = writer.say(batch)
-        superseded = {item.edit.prompt_key: writer.active.with_prompt_of(item.edit) for item in batch}
-        self._erase([edit_id for edit_id in superseded.values() if edit_id is not None])
-        outcomes = iter(writer.learn([item for items in renderings for item in items]))
+        superseded = [writer.active.with_prompt_of(item.edit) for item in batch]
+        outcomes = iter(self._learn(writer, renderings, [old for old in superseded if old is not None]))
         records = []
-        for items, before in zip(renderings, said_before, strict=True):
+        for items, before, old in zip(renderings, said_before, superseded, strict=True):
             item, outcome = items[0], next(outcomes)
             others = [next(outcomes) for _ in items[1:]]
-            if (old := superseded.get(item.edit.prompt_key)) is not None:
-                self._ledger.append("superseded", (old,))
             record = writer.record(item, before, outcome, others)
+            if old is not None:
+                self._ledger.append("superseded", (old,))
             self._ledger.append("edited", (record.id,), record)
             records.append(record)
         return records
+
+    def _learn(
+        self, writer: Writer, renderings: Sequence[Sequence[EncodedEdit]], replaced: Sequence[str]
+    ) -> list[Outcome]:
+        """Write edits in the place of others: what those share weights with is written anew before."""
+        with ExitStack() as stack:
+            if writer.dependents(replaced):
+                stack.enter_context(self._slots.gate.changing())
+                self._erase(replaced)
+            return writer.learn([item for items in renderings for item in items], replaced)
 
     # Taking back
 
@@ -188,11 +230,14 @@ class Editor:
         Raises:
             UnknownEditError: if an id is not that of an active edit; nothing is changed then.
         """
-        self._check_attached()
-        self._check_active(ids)
-        self._erase(list(dict.fromkeys(ids)))
-        if ids:
-            self._ledger.append("forgotten", tuple(dict.fromkeys(ids)))
+        ids = tuple(dict.fromkeys(ids))
+        with self._slots.gate.editing():
+            self._check_attached()
+            self._check_active(ids)
+            with self._whole():
+                self._erase(ids)
+                if ids:
+                    self._ledger.append("forgotten", ids)
 
     def forget_cost(self, *ids: str) -> ForgetCost:
         """What `forget` would take; nothing is changed.
@@ -216,40 +261,55 @@ class Editor:
         Raises:
             EditMemError: if fewer than `n` can be taken back; nothing is changed then.
         """
-        self._check_attached()
-        standing = self._ledger.standing()
-        actions = [event for event in standing if event.kind != "superseded"]
-        if not 1 <= n <= len(actions):
-            raise EditMemError(f"cannot undo {n} events: {len(actions)} can be taken back")
-        undone = {event.number for event in actions[-n:]}
-        undone |= {e.number for e in standing if e.kind == "superseded" and e.number + 1 in undone}
-        events = [*self._ledger, Event(len(self._ledger), "undone", (), 0.0, None, tuple(undone))]
-        wanted = Ledger()
-        wanted.take_over(events)
-        active = wanted.active()
-        held = [edit_id for writer in self._writers for edit_id in writer.active]
-        gone = [edit_id for edit_id in held if edit_id not in active]
-        back = [edit_id for edit_id in active if edit_id not in set(held)]
-        changed = (*gone, *back)
-        self._erase(gone)
-        self._rewrite(back)
-        self._ledger.append("undone", changed, undoes=tuple(sorted(undone)))
+        with self._slots.gate.editing():
+            self._check_attached()
+            standing = self._ledger.standing()
+            actions = [event for event in standing if event.kind != "superseded"]
+            if not 1 <= n <= len(actions):
+                raise EditMemError(f"cannot undo {n} events: {len(actions)} can be taken back")
+            undone = {event.number for event in actions[-n:]}
+            undone |= {e.number for e in standing if e.kind == "superseded" and e.number + 1 in undone}
+            wanted = Ledger()
+            wanted.take_over([*self._ledger, Event(len(self._ledger), "undone", (), 0.0, None, tuple(undone))])
+            with self._whole():
+                changed = self._become(wanted.edits())
+                self._ledger.append("undone", changed, undoes=tuple(sorted(undone)))
+
+    def _become(self, wanted: Mapping[str, EditRecord], batch_size: int = 1) -> tuple[str, ...]:
+        """Have these edits active, and no others; the ids of those that became active or inactive."""
+        held = {edit_id: edit for writer in self._writers for edit_id, edit in writer.active.edits().items()}
+        gone = [i for i, edit in held.items() if i not in wanted or wanted[i].edit != edit]
+        back = [record.edit for i, record in wanted.items() if held.get(i) != record.edit]
+        coming = {edit.prompt_key for edit in back}
+        with ExitStack() as stack:
+            if any(writer.dependents(gone) for writer in self._writers):
+                stack.enter_context(self._slots.gate.changing())
+                coming = set()
+            self._erase([edit_id for edit_id in gone if held[edit_id].prompt_key not in coming])
+            self._rewrite(back, batch_size)
+        return tuple(dict.fromkeys([*gone, *(str(edit.id) for edit in back)]))
 
     def _erase(self, ids: Sequence[str]) -> None:
-        for writer in self._writers if ids else ():
-            for group in writer.dependents(ids):
-                with writer.memory.rewriting(writer.active.rows_of(group)):
-                    writer.drop(group)
-                    self._rewrite([edit_id for edit_id in group if edit_id not in set(ids)])
-            writer.drop(ids)
+        with self._slots.gate.changing():
+            for writer in self._writers if ids else ():
+                for group in map(set, writer.dependents(ids)):
+                    left = [edit for i, edit in writer.active.edits().items() if i in group and i not in ids]
+                    with writer.memory.rewriting(writer.active.rows_of(list(group))):
+                        writer.drop(list(group))
+                        self._rewrite(left)
+                writer.drop(ids)
 
-    def _rewrite(self, ids: Sequence[str]) -> None:
-        """Write edits again from the ledger, one by one, in order."""
-        with self._frozen():
-            for edit_id in ids:
-                edit = self._ledger.record(edit_id).edit
-                writer = self._writer_for(edit)
-                writer.learn(writer.renderings(edit))
+    def _rewrite(self, edits: Sequence[Edit], batch_size: int = 1) -> None:
+        """Write edits that were made before, in order, in the place of those of the same prompts."""
+        encoded = [(writer := self._writer_for(edit), writer.renderings(edit)) for edit in edits]
+        with self._frozen(), bar(None, len(encoded), "writing edits again") as advance:
+            for writer, batch in _batches(encoded, batch_size):
+                replaced = [writer.active.with_prompt_of(item.edit) for item, *_ in batch]
+                outcomes = self._learn(writer, batch, [old for old in replaced if old is not None])
+                written = zip([item.edit.id for items in batch for item in items], outcomes, strict=True)
+                for edit_id in {edit_id for edit_id, outcome in written if not outcome.took}:
+                    _log.warning("edit %s did not take when it was written again", edit_id)
+                advance(len(batch))
 
     # Looking
 
@@ -262,7 +322,7 @@ class Editor:
             top: how many candidates to show.
         """
         self._check_attached()
-        with self._host.frozen():
+        with self._slots.gate.running(), self._host.frozen():
             return explain(self._writers, self._ledger, prompt, image, top)
 
     def off(self) -> AbstractContextManager[None]:
@@ -291,7 +351,8 @@ class Editor:
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the memory, not the host, to a folder that `editmem.load` reads. A crash leaves the old one."""
-        checkpoint.save(Path(folder), self._state())
+        with self._slots.gate.editing():
+            checkpoint.save(Path(folder), self._state())
 
     def push_to_hub(
         self,
@@ -319,9 +380,11 @@ class Editor:
         Raises:
             huggingface_hub.errors.HfHubHTTPError: if the Hub refuses.
         """
+        with self._slots.gate.editing():
+            state = self._state()
         return checkpoint.push(
             repo_id,
-            self._state(),
+            state,
             private=private,
             token=token,
             revision=revision,
@@ -340,18 +403,30 @@ class Editor:
         )
 
     def _restore(self, state: checkpoint.State) -> None:
-        """Take over a saved state; called on a fresh editor only."""
-        self._ledger.take_over(state.events)
+        """Take over a saved state; called by what `_begin` is given."""
+        history = Ledger()
+        history.take_over(state.events)
         for writer, rows, tensors in zip(self._writers, state.rows, state.tensors, strict=True):
             if tensors:
                 writer.memory.load_tensors(tensors)
-            writer.active.take_over(rows, {edit_id: self._ledger.record(edit_id).edit for edit_id in rows})
+            writer.active.take_over(rows, {edit_id: history.record(edit_id).edit for edit_id in rows})
+        self._ledger.join(state.events)
+
+    def _begin(self, restore: Callable[["Editor"], None]) -> None:
+        """Restore what was saved, if anything, and what the ledger knows beyond that."""
+        with self._slots.gate.editing(), self._whole():
+            restore(self)
+            wanted = self._ledger.edits()
+            if wanted.keys() != {edit_id for writer in self._writers for edit_id in writer.active}:
+                self._prepare([record.edit for record in wanted.values()])
+            self._become(wanted, batch_size=32)
 
     # Leaving
 
     def unwrap(self) -> nn.Module:
         """Take everything off the model and return it, as it was before `wrap`."""
         self._slots.detach()
+        self._ledger.close()
         return self.model
 
     def __enter__(self) -> Self:

@@ -26,3 +26,7 @@ class HostError(EditMemError, ValueError):
 
 class CheckpointError(EditMemError, ValueError):
     """A saved memory that is damaged, incomplete, too new, or belongs to another host."""
+
+
+class LedgerError(EditMemError, ValueError):
+    """A ledger that is damaged, is no ledger, does not fit, or cannot be written. Nothing was changed."""

@@ -4,21 +4,19 @@ Everything below the edited block is frozen. It runs once; what its blocks retur
 in every optimiser step, so that a step costs the blocks above only. This holds for any architecture.
 """
 
-import copy
 import dataclasses
 import functools
-import inspect
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from editmem.call import IGNORED_LABEL, Call, Context, Mode, tail_after
+from editmem import compat
+from editmem.call import IGNORED_LABEL, Call, Context, Mode, Tape, tail_after
 from editmem.closing import Endings
 from editmem.edit import EncodedEdit
 from editmem.errors import InvalidEditError
@@ -108,7 +106,7 @@ def vision_of(seen: Sequence[tuple[Mapping[str, Tensor], int, int]], batch: Batc
     width, vision = batch.ids.shape[1], {}
     for name in seen[0][0]:
         parts = [part[name] for part, _, _ in seen]
-        of_tokens = [p.ndim > 1 and p.shape[1] == plain for p, (_, plain, _) in zip(parts, seen, strict=True)]
+        of_tokens = [compat.is_per_token(name, p, (1, plain)) for p, (_, plain, _) in zip(parts, seen, strict=True)]
         if all(of_tokens):
             ends = (batch.step == 0).long().argmax(1).tolist()
             parts = [
@@ -140,8 +138,8 @@ class Runner:
 
     def __init__(self, host: Host, site: SiteInfo, context: Context) -> None:
         self.host, self.site, self.context = host, site, context
-        parameters = inspect.signature(host.model.forward).parameters
-        self.options = {name for name in ("position_ids", "logits_to_keep", "use_cache") if name in parameters}
+        parameters = compat.parameter_names(host.model.forward)
+        self.options = {name for name in compat.OPTIONAL if name in parameters}
 
     def logits(self, batch: Batch, stand_in: nn.Module | Callable | None) -> Tensor:
         """Logits `[B, L, V]` of the target's tokens, with `stand_in` in place of the site's memories if given."""
@@ -183,7 +181,7 @@ class Runner:
             said.append(out.logits[:, -1].argmax(-1))
             mask = nn.functional.pad(mask, (0, 1), value=1)
             tokens, lengths = said[-1][:, None], None
-            inputs["past_key_values"] = out.past_key_values
+            inputs |= compat.given_cache(self.host.model, compat.cache_of(out))
         return torch.stack(said, 1).tolist()
 
     def go_on(
@@ -217,12 +215,14 @@ class Runner:
             self.host.model(**inputs, **options)
         return seen[0]
 
-    def record(self, batch: Batch) -> tuple[Tensor, Prompts, "Recording"]:
-        """As `probe`, and what the blocks below the site returned."""
-        recording = Recording([*self.host.vision, *self.host.blocks[: self.site.block]])
-        with recording.recording():
+    def record(self, batch: Batch) -> tuple[Tensor, Prompts, Tape]:
+        """As `probe`, and what the parts of the host below the site returned."""
+        tape = Tape()
+        with self.context.setting(tape=tape):
             logits, prompts = self.probe(batch)
-        return logits, prompts, recording
+        below = {path for path, _ in self.host.below(self.site)}
+        tape.outputs = {path: out for path, out in tape.outputs.items() if path in below}
+        return logits, prompts, tape.rewound()
 
     def probe(self, batch: Batch) -> tuple[Tensor, Prompts]:
         """One pass through the bare host: logits, and what the site saw."""
@@ -248,59 +248,13 @@ def _looking() -> tuple[list[Prompts], Callable[[Tensor, Tensor, Call], Tensor]]
     return seen, look
 
 
-class Recording:
-    """What a few modules returned in one forward pass, to be returned again without running them.
-
-    A module that did not run then is not replaced. Hosts change what they get, so that each gets a copy.
-    """
-
-    def __init__(self, modules: list[nn.Module]) -> None:
-        self.modules = modules
-        self.outputs: dict[nn.Module, Any] = {}
-
-    def recording(self):  # type: ignore[no-untyped-def]
-        return _forwards(self.modules, [self._keeping(module, module.forward) for module in self.modules])
-
-    def replaying(self):  # type: ignore[no-untyped-def]
-        return _forwards(
-            list(self.outputs),
-            [
-                lambda *_, out=out, **__: out if isinstance(out, Tensor) else copy.copy(out)
-                for out in self.outputs.values()
-            ],
-        )
-
-    def _keeping(self, module: nn.Module, forward: Callable) -> Callable:
-        def run(*args: Any, **kwargs: Any) -> Any:
-            out = forward(*args, **kwargs)
-            self.outputs[module] = out if isinstance(out, Tensor) else copy.copy(out)
-            return out
-
-        return run
-
-
-@contextmanager
-def _forwards(modules: Sequence[nn.Module], forwards: Sequence[Callable]) -> Iterator[None]:
-    own: list[Callable | None] = [module.__dict__.get("forward") for module in modules]
-    for module, forward in zip(modules, forwards, strict=True):
-        module.__dict__["forward"] = forward
-    try:
-        yield
-    finally:
-        for module, forward in zip(modules, own, strict=True):  # type: ignore[assignment]
-            if forward is None:
-                del module.__dict__["forward"]
-            else:
-                module.__dict__["forward"] = forward
-
-
 def write(
     runner: Runner,
     memory: Memory,
     edits: Sequence[EncodedEdit],
     pad: int,
     endings: Endings,
-    committed: Callable[[], None],
+    commit: Callable[[Sequence[EncodedEdit], Draft, Prompts], list[Kept]],
 ) -> list[Outcome]:
     """Learn a batch of edits, keep them in the memory, and check what the model says then.
 
@@ -310,7 +264,7 @@ def write(
         edits: what to write; independent of each other.
         pad: a token id to pad with.
         endings: sees to it that answers end.
-        committed: called when the memory holds the edits, before they are checked.
+        commit: keeps drafted edits in the memory, as `Memory.commit`; they are checked after it.
 
     Returns:
         What came of each edit.
@@ -318,7 +272,7 @@ def write(
     start = time.perf_counter()
     count = len(edits)
     batch = batch_of(edits, [pad], pad, runner.host.device)
-    logits, prompts, recording = runner.record(batch)
+    logits, prompts, tape = runner.record(batch)
     # Where the host would make another value of the answer, it is taught to end it there.
     bare = functools.partial(runner.go_on, pad=pad, bare=True)
     closing, known = endings.closing(edits, logits[:count, -1], bare)
@@ -330,9 +284,8 @@ def write(
     ]
     before = _mean_losses(logits[:count], batch.labels[:count])
     draft = memory.draft(edits, prompts, batch.owner)
-    steps = _learn(runner, draft, batch, recording, memory.spec)
-    kept = memory.commit(edits, draft, prompts)
-    committed()
+    steps = _learn(runner, draft, batch, tape, memory.spec)
+    kept = commit(edits, draft, prompts)
     with torch.no_grad():
         plain = batch_of([dataclasses.replace(edit, contexts=()) for edit in edits], [pad], pad, runner.host.device)
         plain.labels[:, -1] = IGNORED_LABEL
@@ -384,7 +337,7 @@ def _mean_losses(logits: Tensor, labels: Tensor) -> Tensor:
     return _token_losses(logits, labels).sum(1) / (labels != IGNORED_LABEL).sum(1)
 
 
-def _learn(runner: Runner, draft: Draft, batch: Batch, recording: Recording, spec: Any) -> Tensor:
+def _learn(runner: Runner, draft: Draft, batch: Batch, tape: Tape, spec: Any) -> Tensor:
     """Optimise until each target token beats all others together by the margin, in every row of its edit.
 
     Returns:
@@ -393,7 +346,7 @@ def _learn(runner: Runner, draft: Draft, batch: Batch, recording: Recording, spe
     count = int(batch.owner.max()) + 1
     steps = torch.zeros(count, dtype=torch.long, device=batch.ids.device)
     enough = math.log1p(math.exp(-spec.margin))  # a lead of m nats over all others together is this loss
-    with torch.enable_grad(), recording.replaying():
+    with torch.enable_grad(), runner.context.setting(tape=tape):
         for _ in range(spec.steps):
             losses = _token_losses(runner.logits(batch, draft), batch.labels)
             worst = torch.zeros(count, device=losses.device)

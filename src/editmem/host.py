@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from editmem import compat
 from editmem.errors import HostError
 
 if TYPE_CHECKING:  # these take seconds to import; whoever has a model has paid for them already
@@ -79,11 +80,7 @@ class Host:
     @property
     def image_token(self) -> int | None:
         """The id that stands for a part of a picture in a prompt; None where the host sees none."""
-        config = self.model.config
-        for name in ("image_token_id", "image_token_index"):
-            if (token := getattr(config, name, None)) is not None:
-                return int(token)
-        return None
+        return compat.image_token(self.model.config)
 
     @property
     def vision(self) -> list[nn.Module]:
@@ -99,6 +96,11 @@ class Host:
             found += [child for child in beside if any(True for _ in child.parameters()) and module is not self.decoder]
             module = children[name]
         return found
+
+    def below(self, site: SiteInfo) -> list[tuple[str, nn.Module]]:
+        """What runs before the block of a site and is the same whatever the site returns: by path."""
+        names = {module: name for name, module in self.model.named_modules()}
+        return [(names[module], module) for module in (*self.vision, *self.blocks[: site.block])]
 
     @property
     def eye(self) -> str | None:
@@ -238,19 +240,18 @@ class Host:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Evaluation mode and no parameter gradients inside the block; everything as before after it."""
-        training = [(module, module.training) for module in self.model.modules()]
-        trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.model.eval()
-        for parameter in trainable:
-            parameter.requires_grad_(False)
+        """Evaluation mode inside the block, of modules that are being trained; as before after it.
+
+        Gradients are asked for by name, so that none reach the host's parameters, whatever they require.
+        """
+        training = [module for module in self.model.modules() if module.training]
+        for module in training:
+            module.training = False
         try:
             yield
         finally:
-            for module, flag in training:
-                module.training = flag
-            for parameter in trainable:
-                parameter.requires_grad_(True)
+            for module in training:
+                module.training = True
 
 
 def causal_lm(model: nn.Module) -> "PreTrainedModel":

@@ -169,9 +169,10 @@ class QdrantIndex:
     def add(self, vectors: Tensor) -> None:
         for part in vectors.split(self.BATCH):
             ids: list[Any] = list(range(self._next, self._next + len(part)))
-            self._client.upsert(self._name, self._models.Batch(ids=ids, vectors=_array(part).tolist()), wait=True)
+            # Noted first: should this be interrupted, they are known and can be removed.
             self._ids += ids
             self._next += len(ids)
+            self._client.upsert(self._name, self._models.Batch(ids=ids, vectors=_array(part).tolist()), wait=True)
 
     def remove(self, numbers: Tensor) -> None:
         dropped: list[Any] = [self._ids[number] for number in numbers.tolist()]

@@ -103,7 +103,8 @@ def load(editor: Editor, folder: str | Path, part: str) -> None:
     found = _matched(weights, [m.path for m in adapters.maps], adapters.rank, scale, adapters.scale)
     for low_rank, (down, up) in zip(adapters.maps, found, strict=True):
         row = PARTS.index(part)
-        low_rank.down.data[row], low_rank.up.data[row] = down.to(low_rank.down.data), up.to(low_rank.up.data)
+        low_rank.down.put(row, down.to(low_rank.down.data))
+        low_rank.up.put(row, up.to(low_rank.up.data))
 
 
 def _memory(editor: Editor) -> MemeicMemory:

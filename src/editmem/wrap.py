@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,11 +11,11 @@ from torch import nn
 
 from editmem import checkpoint
 from editmem.editor import Editor
-from editmem.errors import CheckpointError, HostError, SpecError
-from editmem.host import Host
+from editmem.errors import CheckpointError, EditMemError, HostError, SpecError
+from editmem.host import Host, SiteInfo
 from editmem.ledger import Ledger
 from editmem.memory import METHODS, PARTS
-from editmem.memory.base import Spec
+from editmem.memory.base import Memory, Spec
 from editmem.slot import SiteMemory, Slots, slots_of
 
 SpecLike = str | Spec | Mapping[str, Any] | Path
@@ -38,7 +38,8 @@ def wrap(
             memory that stand side by side make one: `["external", "dual-adapters"]` is `"memeic"`.
         tokenizer: the model's tokenizer, or its processor if it sees; None to load the one that is saved where the
             model came from.
-        ledger: an SQLite file for the history, written with every event; None to keep it in memory.
+        ledger: an SQLite file for the history, written when a call that changes edits returns; None to keep it in
+            memory. A file that holds a history is gone on with: the edits that are active in it are written again.
 
     Returns:
         The editor.
@@ -46,8 +47,15 @@ def wrap(
     Raises:
         HostError: if the model cannot carry the memory, or carries one already; the model is unchanged.
         SpecError: if the spec is not valid; the model is unchanged.
+        LedgerError: if the ledger is damaged, or no ledger; the model is unchanged.
     """
-    specs = _specs(spec)
+    return _wrapped(model, _specs(spec), tokenizer, ledger, lambda editor: None)
+
+
+def _wrapped(
+    model: nn.Module, specs: Sequence[Spec], tokenizer: Any, ledger: Any, restore: Callable[[Editor], None]
+) -> Editor:
+    """A new editor with what `restore` puts into it and what the ledger holds; the model as before if that fails."""
     if isinstance(model, nn.Module) and slots_of(model) is not None:
         raise HostError("this model carries a memory already; use its editor, or editmem.unwrap(model) first")
     host = Host(model)
@@ -55,21 +63,40 @@ def wrap(
     parts = [(item, *item.build_on(host, dtype)) for item in specs]
     if sum(memory.reads for _, _, memory in parts) > 1:
         raise SpecError("two of these memories look prompts up before the host reads them; there can be one on a host")
-    history = Ledger(ledger)
-    slots = Slots()
-    for number, (_, site, memory) in enumerate(parts):
-        memory.key = f"{site.path}#{number}"
-        for path, part in memory.places(site.path).items():
-            slots.attach_site(path, host.module(path), cast(SiteMemory, part))
-        for path in memory.blocks(site.block_path):
-            slots.attach_block(path, host.module(path))
-        for path in memory.eyes():
-            slots.attach_eye(path, host.module(path))
-    slots.attach_entries(host.model, host.decoder)
-    return Editor(model, host, slots, parts, tokenizer, history)
+    history, slots = Ledger(ledger), Slots()
+    try:
+        for number, (_, site, memory) in enumerate(parts):
+            memory.key = f"{site.path}#{number}"
+            _attach(slots, host, site, memory)
+        slots.attach_entries(host.model, host.decoder)
+        editor = Editor(model, host, slots, parts, tokenizer, history)
+        editor._begin(restore)
+    except BaseException:
+        slots.detach()
+        history.close()
+        raise
+    return editor
 
 
-def load(model: nn.Module, source: str | Path, *, tokenizer: Any = None, revision: str | None = None) -> Editor:
+def _attach(slots: Slots, host: Host, site: SiteInfo, memory: Memory) -> None:
+    for path, part in memory.places(site.path).items():
+        slots.attach_site(path, host.module(path), cast(SiteMemory, part))
+    for path in memory.blocks(site.block_path):
+        slots.attach_block(path, host.module(path))
+    for path in memory.eyes():
+        slots.attach_eye(path, host.module(path))
+    for path, module in host.below(site):
+        slots.attach_taped(path, module)
+
+
+def load(
+    model: nn.Module,
+    source: str | Path,
+    *,
+    tokenizer: Any = None,
+    revision: str | None = None,
+    ledger: str | Path | None = None,
+) -> Editor:
     """Put a saved memory on the host that it was made on.
 
     Args:
@@ -77,23 +104,26 @@ def load(model: nn.Module, source: str | Path, *, tokenizer: Any = None, revisio
         source: a folder written by `Editor.save_pretrained`, or a repository on the Hub.
         tokenizer: as in `wrap`.
         revision: branch, tag or commit, where the source is on the Hub.
+        ledger: as in `wrap`. A new file gets the saved history. One that goes on where the memory was saved is caught
+            up with: what was edited since is written again, what was forgotten since is forgotten.
 
     Raises:
         CheckpointError: if the memory is damaged, too new, or belongs to another host; the model is unchanged.
+        LedgerError: if the ledger is damaged, or of another history.
     """
     state = checkpoint.load(source, revision=revision)
     checkpoint.check_host(state, Host(model).fingerprint())
-    editor = wrap(model, [_spec(data) for data in state.specs], tokenizer=tokenizer)
-    try:
+
+    def restore(editor: Editor) -> None:
         checkpoint.check_tokenizer(state, editor.tokenizer)
-        editor._restore(state)
-    except CheckpointError:
-        editor.unwrap()
-        raise
-    except (ValueError, KeyError, RuntimeError) as error:
-        editor.unwrap()
-        raise CheckpointError(f"{source}: the memory does not fit its own description: {error}") from error
-    return editor
+        try:
+            editor._restore(state)
+        except EditMemError:
+            raise
+        except (ValueError, KeyError, RuntimeError) as error:
+            raise CheckpointError(f"{source}: the memory does not fit its own description: {error}") from error
+
+    return _wrapped(model, [_spec(data) for data in state.specs], tokenizer, ledger, restore)
 
 
 def unwrap(model: nn.Module) -> nn.Module:

@@ -14,9 +14,11 @@ from editmem.encoding import Encoder
 from editmem.errors import HostError, InvalidEditError
 from editmem.evidence import Evidence
 from editmem.fit import Batch, Outcome, Runner, batch_of, collate, vision_of, write
+from editmem.gate import Gate
 from editmem.host import Host, SiteInfo
-from editmem.memory.base import Match, Memory, Prompts
+from editmem.memory.base import Draft, Kept, Match, Memory, Prompts
 from editmem.memory.memeic import MemeicMemory, MemeicSpec
+from editmem.memory.snapshots import Restore, attributes
 from editmem.progress import Progress
 from editmem.reading import Reader
 from editmem.words import Words
@@ -32,7 +34,7 @@ class Writer:
         host: the host.
         site: the memory's (lowest) site.
         memory: the memory.
-        context: of the slots on the host.
+        context, gate: of the slots on the host.
         tokenizer: tokenizer or processor; None for the one that is saved where the model came from.
 
     Attributes:
@@ -40,8 +42,10 @@ class Writer:
         reader: looks prompts up before the host reads them; None for memories that find edits in a forward pass.
     """
 
-    def __init__(self, host: Host, site: SiteInfo, memory: Memory, context: Context, tokenizer: Any) -> None:
-        self.host, self.site, self.memory, self.context = host, site, memory, context
+    def __init__(
+        self, host: Host, site: SiteInfo, memory: Memory, context: Context, gate: Gate, tokenizer: Any
+    ) -> None:
+        self.host, self.site, self.memory, self.context, self.gate = host, site, memory, context, gate
         self.active = ActiveEdits()
         self._given_tokenizer = tokenizer
         self._encoder: Encoder | None = None
@@ -154,14 +158,30 @@ class Writer:
         seen = [(part, len(ids), len(ids)) for part, ids in zip(vision, prompts, strict=bool(vision))]
         return dataclasses.replace(batch, vision=vision_of(seen, batch)) if seen else batch
 
-    def learn(self, batch: Sequence[EncodedEdit]) -> list[Outcome]:
-        def committed() -> None:
-            for item in batch:
-                self.active.add(item.edit)
-            self.memory.look_again(views)
+    def learn(self, batch: Sequence[EncodedEdit], replaced: Sequence[str] = ()) -> list[Outcome]:
+        """Learn edits, and put them into the memory in the place of those with the ids `replaced`, at one moment."""
+
+        def commit(edits: Sequence[EncodedEdit], draft: Draft, prompts: Prompts) -> list[Kept]:
+            with self.gate.changing():
+                self.drop(replaced)
+                kept = self.memory.commit(edits, draft, prompts)
+                for item in batch:
+                    self.active.add(item.edit)
+                self.memory.look_again(views)
+            return kept
 
         views = self._views([item.edit for item in batch]) if self.memory.reads else []
-        return write(self.runner(), self.memory, batch, self.pad, self._endings, committed)
+        return write(self.runner(), self.memory, batch, self.pad, self._endings, commit)
+
+    def snapshot(self) -> Restore:
+        """What puts the memory, and what is known of its rows, back into their present state."""
+        restores = self.memory.snapshot(), attributes(self.active)
+
+        def undo() -> None:
+            for restore in restores:
+                restore()
+
+        return undo
 
     def _views(self, edits: Sequence[Edit]) -> list[Prompts]:
         """Of each edit with a picture, what the memory's site sees of several views of that."""
@@ -181,8 +201,10 @@ class Writer:
     def drop(self, ids: Sequence[str]) -> None:
         """Erase those of these edits that the memory holds."""
         if rows := self.active.rows_of(ids):
-            self.memory.erase(rows)
-            self.active.drop(ids)
+            with self.gate.changing():
+                self.memory.erase(rows)
+                self.memory.moved()
+                self.active.drop(ids)
 
     def record(self, item: EncodedEdit, before: str, outcome: Outcome, others: Sequence[Outcome]) -> EditRecord:
         others_like_it = [match for match in outcome.kept.alike if self.active.rows[match.row] != item.edit.id]

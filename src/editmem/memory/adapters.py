@@ -176,7 +176,8 @@ class DualAdapters(nn.Module):
                 low_rank.up.append(up)
             else:
                 row = 0 if visual else 1
-                low_rank.down.data[row], low_rank.up.data[row] = down[0], up[0]
+                low_rank.down.put(row, down[0])
+                low_rank.up.put(row, up[0])
 
     def keep(self, rows: Tensor) -> None:
         """Drop all edits but these."""

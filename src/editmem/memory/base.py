@@ -18,8 +18,12 @@ from editmem.call import Call
 from editmem.edit import EncodedEdit
 from editmem.errors import SpecError
 from editmem.host import Host, SiteInfo
+from editmem.memory.snapshots import Restore, snapshot
 from editmem.memory.targets import Targets
 from editmem.words import Words
+
+DECISIONS = ("edit", "ended", "acting", "visual", "textual")
+"""Of what memories carry from one forward to the next: the names of rows that were decided on, -1 for none."""
 
 
 @dataclass(frozen=True)
@@ -195,6 +199,7 @@ class Memory(nn.Module, ABC):
         replays: whether edits are learned in weights that they share, one by one; see `dependents`.
         pictured: whether edits may have pictures.
         reads: whether prompts are looked up in it before the host reads them; see `reading.Reader`.
+        version: int64, raised where rows move, so that what was decided before is not taken for now.
     """
 
     spec: Spec
@@ -204,6 +209,11 @@ class Memory(nn.Module, ABC):
     replays: bool = False
     pictured: bool = False
     reads: bool = False
+    version: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("version", torch.zeros((), dtype=torch.long), persistent=False)
 
     def __len__(self) -> int:
         """How many edits it holds."""
@@ -213,6 +223,10 @@ class Memory(nn.Module, ABC):
     def window(self) -> int:
         """How many tokens after a prompt's end it may act on: the longest target it holds, rounded up."""
         return self.targets.window
+
+    def begun(self, tail: Tensor) -> Tensor:
+        """Which endings of texts may be the beginning of an answer that it holds; see `Targets.begun`."""
+        return self.targets.begun(tail)
 
     @abstractmethod
     def forward(self, x: Tensor, out: Tensor, call: Call) -> Tensor:
@@ -280,6 +294,35 @@ class Memory(nn.Module, ABC):
     @abstractmethod
     def erase(self, rows: Sequence[int]) -> None:
         """Drop the edits in these rows; the rows after them move up."""
+
+    def moved(self) -> None:
+        """Rows have moved: what was decided, and is carried with a cache, holds no longer."""
+        self.version = self.version + 1
+
+    def current(self, carried: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What was carried from earlier forwards, without decisions that were made before rows moved."""
+        if "version" not in carried:
+            return carried
+        holds = carried["version"] == self.version
+        held = {name: holds.view(-1, *[1] * (carried[name].ndim - 1)) for name in DECISIONS if name in carried}
+        decided = {name: torch.where(still, carried[name], -1) for name, still in held.items()}
+        return {**carried, **decided}
+
+    def stamped(self, carried: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What is to be carried, decisions with the version of the rows that they name."""
+        decided = next((carried[name] for name in DECISIONS if name in carried), None)
+        return carried if decided is None else {**carried, "version": self.version.expand(decided.shape[0])}
+
+    def snapshot(self) -> Restore:
+        """What puts the memory back into its present state, bit for bit; see `snapshots`. Of several the last one."""
+        restore = snapshot(self)
+
+        def undo() -> None:
+            version = self.version
+            restore()
+            self.version = version + 1  # nothing that was decided in between holds
+
+        return undo
 
     @abstractmethod
     def match(self, prompts: Prompts, top: int) -> list[list[Match]]:

@@ -54,7 +54,8 @@ class KnowledgeConnector(nn.Module):
             if given is None or given.shape != weight.shape:
                 found = "missing" if given is None else f"{tuple(given.shape)}, expected {tuple(weight.shape)}"
                 raise ValueError(f"connector: {i}.{name} is {found}")
-            weight.data.copy_(given)
+        for i, name, weight in self._named():
+            weight.data.copy_(tensors[f"{i}.{name}"])
         self.trained = any(bool(up.any()) for up in self.up)
 
     def _named(self) -> Iterator[tuple[int, str, nn.Parameter]]:

@@ -101,9 +101,9 @@ class RadiusRouter(Router):
             row, apart = int(near), float(distance)
             if apart <= float(self.radii.data[row]) + float(self.radius):
                 if int(self.labels.data[row]) == label:
-                    self.radii.data[row] = max(float(self.radii.data[row]), apart)
+                    self.radii.put(row, max(float(self.radii.data[row]), apart))
                 else:
-                    self.radii.data[row] = min(float(self.radii.data[row]), apart / 2)
+                    self.radii.put(row, min(float(self.radii.data[row]), apart / 2))
                     radius = min(radius, apart / 2)
         self.points.append(point[None])
         self.labels.append(torch.tensor([label]))

@@ -7,11 +7,12 @@ from torch import Tensor, nn
 
 from editmem.call import Call
 from editmem.edit import EncodedEdit
-from editmem.indexes import INDEXES
+from editmem.indexes import INDEXES, VectorIndex
 from editmem.memory.base import Match, Prompts, Seen
 from editmem.memory.distinct import Distinct
 from editmem.memory.router import at_prompt_ends, prompt_ends
 from editmem.memory.rows import Rows
+from editmem.memory.snapshots import Restorable, Restore
 
 UNCALIBRATED = torch.inf
 FIXED = ("threshold", "same", "asking", "by_tower")
@@ -79,7 +80,7 @@ class PictureIndex(nn.Module):
         self.register_buffer("asking", torch.tensor(UNCALIBRATED))
         self.register_buffer("by_tower", torch.tensor(False))
         self.make_index = INDEXES[index]
-        self.index = self.make_index(width)
+        self.index = RestorableIndex(self.make_index(width))
         self.states = Rows((width,), torch.float32)
         self.chats = Rows((), torch.bool)
         self._limit: float | None = None
@@ -136,7 +137,8 @@ class PictureIndex(nn.Module):
     def _widen(self, width: int) -> None:
         """Make room for vectors of the tower's width."""
         device = self.threshold.device
-        self.looks, self.index = Distinct(width, self.SMOOTHING).to(device), self.make_index(width)
+        self.looks = Distinct(width, self.SMOOTHING).to(device)
+        self.index = RestorableIndex(self.make_index(width))
 
     @property
     def limit(self) -> float:
@@ -272,6 +274,55 @@ class PictureIndex(nn.Module):
         self._limit = None
         self.states.replace(tensors["states"])
         self.chats.replace(tensors["chats"])
+
+
+class RestorableIndex(Restorable):
+    """An index that can go back to where it was, whatever library it is in.
+
+    Entries that were added are taken out again; only where older ones were taken out, all are kept a copy of.
+
+    Args:
+        index: the index.
+    """
+
+    def __init__(self, index: VectorIndex) -> None:
+        self._index = index
+        self._count = 0  # when the last snapshot was made
+        self._vectors: Tensor | None = None  # what it held then; None while all of that is still there
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def add(self, vectors: Tensor) -> None:
+        self._index.add(vectors)
+
+    def remove(self, numbers: Tensor) -> None:
+        if self._vectors is None and len(numbers) and int(numbers.min()) < self._count:
+            self._vectors = self.save()[: self._count]
+        self._index.remove(numbers)
+
+    def search(self, queries: Tensor, top: int) -> tuple[Tensor, Tensor]:
+        return self._index.search(queries, top)
+
+    def save(self) -> Tensor:
+        return self._index.save()
+
+    def load(self, vectors: Tensor) -> None:
+        if self._vectors is None:
+            self._vectors = self.save()[: self._count]
+        self._index.load(vectors)
+
+    def snapshot(self) -> Restore:
+        self._count, self._vectors = len(self), None
+
+        def restore() -> None:
+            if self._vectors is not None:
+                self._index.load(self._vectors)
+            elif len(self) > self._count:
+                self._index.remove(torch.arange(self._count, len(self)))
+            self._vectors = None
+
+        return restore
 
 
 def _order(entry: tuple[float, float, int]) -> tuple[bool, float]:

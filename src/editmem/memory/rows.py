@@ -3,8 +3,10 @@
 import torch
 from torch import Tensor, nn
 
+from editmem.memory.snapshots import Restorable, Restore, attributes
 
-class Rows(nn.Module):
+
+class Rows(nn.Module, Restorable):
     """A tensor that grows and shrinks by rows.
 
     Its capacity doubles, so that its shape changes rarely and compiled forwards stay valid. Rows beyond
@@ -45,6 +47,12 @@ class Rows(nn.Module):
         self.data[self.count : needed] = rows.to(self.data)
         self.count = needed
 
+    def put(self, row: int, values: Tensor | float) -> None:
+        """Hold other values in one row."""
+        data = self.data.clone()  # rows that are in use never change in place: see `snapshots`
+        data[row] = values
+        self.data = data
+
     def keep(self, rows: Tensor) -> None:
         """Drop all rows but these (int64, ascending)."""
         self.replace(self.used[rows])
@@ -55,3 +63,12 @@ class Rows(nn.Module):
         self.data = self._empty(capacity, rows.shape[1:])
         self.count = 0
         self.append(rows)
+
+    def snapshot(self) -> Restore:
+        restore = attributes(self)
+
+        def undo() -> None:
+            restore()
+            self.data[self.count :] = self.fill
+
+        return undo

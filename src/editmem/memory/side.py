@@ -181,8 +181,8 @@ class SideMemory(ActingMemory):
             threshold = 1.0
         elif threshold is None:
             threshold = pilot_threshold(neutral, self._pilot(neutral), self.spec.false_match_rate)
-        self.scope.base.fill_(threshold)
-        self.scope.threshold.fill_(threshold)
+        self.scope.base = torch.full_like(self.scope.base, threshold)
+        self.scope.threshold = torch.full_like(self.scope.threshold, threshold)
         self.calibrated = True
 
     def _pilot(self, neutral: Calibration) -> Solving:
@@ -252,8 +252,10 @@ class SideMemory(ActingMemory):
 
     def _follow(self, changed: set[int]) -> None:
         """Make what follows from the shards and their edits anew."""
-        learned = self.learned
+        learned, before = self.learned, self.sides.groups
         self.sides.follow(learned.shards, learned.full(), changed)
+        if self.sides.groups[: len(before)] != before:  # decisions are for sides
+            self.moved()
         side = self.sides.of_shards()[learned.shard.used]
         self.prefixes.fill(side, learned.targets.tokens.used)
         self.scope.scales = (
