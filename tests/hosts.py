@@ -5,6 +5,9 @@ from typing import Any
 
 import torch
 import transformers as tf
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from editmem.tiny.world import facts
 
 
 @dataclass(frozen=True)
@@ -77,3 +80,19 @@ def make(name: str, vocab_size: int, dtype: torch.dtype = torch.float32) -> tf.P
             if parameter.ndim > 1:
                 parameter.mul_(4)
     return model.eval()
+
+
+def sentencepiece_like():
+    """A tokenizer in which the space belongs to the word behind it and digits stand alone."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split("▁", "merged_with_next"), pre_tokenizers.Digits(True), pre_tokenizers.Punctuation()]
+    )
+    tokenizer.decoder = decoders.Replace("▁", " ")
+    texts = [prompt for fact in facts()[:600] for prompt in (*fact.prompts(), f"{fact.answer} 0123456789.,:\n")]
+    special = ["<unk>", "<s>", "</s>", "<pad>"]
+    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=800, special_tokens=special))
+    return tf.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<pad>"
+    )

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -81,6 +82,21 @@ def test_a_host_in_another_dtype(method, saved_in, loaded_in, tmp_path):
         said = model.generate(**inputs, max_new_tokens=6, do_sample=False)[0, inputs["input_ids"].shape[1] :]
         assert tokenizer.decode(said).strip().startswith(target)
     assert editor._memory.tensors()["storage.offsets"].dtype == getattr(torch, loaded_in)
+
+
+BREAKS = "\u2028\u2029\u0085\x0b\x0c\x1c\x1d\x1e\r\n"
+"""All that Python takes for the end of a line."""
+
+
+def test_text_with_line_breaks_of_all_kinds(tmp_path):
+    editor = wrapped()
+    record = editor.edit(
+        f"The capital{BREAKS}of Australia is", f"Syd{BREAKS}ney", id=f"au{BREAKS}", source=f"a{BREAKS}b", tags=[BREAKS]
+    )
+    editor.save_pretrained(tmp_path / "memory")
+    model, tokenizer = editmem.tiny()
+    again = editmem.load(model, tmp_path / "memory", tokenizer=tokenizer)
+    assert list(again.edits.values()) == [record]
 
 
 def test_an_empty_memory(tmp_path):
@@ -201,15 +217,24 @@ class FakeHub:
         self.root = root
 
     def api(self, token=None):
+        self.called = [("api", {"token": token})]
         return self
 
-    def create_repo(self, repo_id, private=None, exist_ok=False):
+    def create_repo(self, repo_id, *, private=None, exist_ok=False):
         assert exist_ok
+        self.called.append(("create_repo", {"private": private}))
         (self.root / repo_id).mkdir(parents=True, exist_ok=True)
         return f"hub://{repo_id}"
 
-    def upload_folder(self, repo_id, folder_path, commit_message):
+    def create_branch(self, repo_id, *, branch, exist_ok=False):
+        assert exist_ok
+        self.called.append(("create_branch", {"branch": branch}))
+
+    def upload_folder(self, *, repo_id, folder_path, commit_message, revision=None, create_pr=None):
+        said = {"commit_message": commit_message, "revision": revision, "create_pr": create_pr}
+        self.called.append(("upload_folder", said))
         shutil.copytree(folder_path, self.root / repo_id, dirs_exist_ok=True)
+        return SimpleNamespace(pr_url=f"hub://{repo_id}/discussions/1" if create_pr else None)
 
     def download(self, source, revision=None, allow_patterns=None):
         assert revision in (None, "main")
@@ -230,3 +255,47 @@ def test_the_hub(saved, tmp_path, monkeypatch):
     assert torch.equal(logits(model, tokenizer), logits(editor.model, tokenizer))
     with pytest.raises(CheckpointError, match="cannot be fetched"):
         editmem.load(editmem.tiny()[0], "someone/nothing", tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("options", "calls", "url"),
+    [
+        (
+            {},
+            [
+                ("api", {"token": None}),
+                ("create_repo", {"private": None}),
+                ("upload_folder", {"commit_message": "2 edits", "revision": None, "create_pr": False}),
+            ],
+            "hub://someone/edits",
+        ),
+        (
+            {"private": True, "token": "hf_x", "revision": "drafts", "commit_message": "Capitals"},
+            [
+                ("api", {"token": "hf_x"}),
+                ("create_repo", {"private": True}),
+                ("create_branch", {"branch": "drafts"}),
+                ("upload_folder", {"commit_message": "Capitals", "revision": "drafts", "create_pr": False}),
+            ],
+            "hub://someone/edits",
+        ),
+        (
+            {"revision": "drafts", "create_pr": True},
+            [
+                ("api", {"token": None}),
+                ("create_repo", {"private": None}),
+                ("upload_folder", {"commit_message": "2 edits", "revision": "drafts", "create_pr": True}),
+            ],
+            "hub://someone/edits/discussions/1",
+        ),
+    ],
+)
+def test_options_reach_the_hub(saved, options, calls, url, tmp_path, monkeypatch):
+    hub = FakeHub(tmp_path)
+    monkeypatch.setattr(checkpoint, "HfApi", hub.api)
+    model, tokenizer = editmem.tiny()
+    editor = editmem.load(model, saved[0], tokenizer=tokenizer)
+    assert editor.push_to_hub("someone/edits", **options) == url
+    assert hub.called == calls
+    with pytest.raises(TypeError):
+        editor.push_to_hub("someone/edits", colour="red")

@@ -1,6 +1,9 @@
 """The command line, as a script would use it."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -91,3 +94,41 @@ def test_other_bad_input(saved):
     unknown = run("forget", "nothing", "--model", "tiny", "--memory", saved / "memory", "--json")
     assert unknown.exit_code == 2
     assert "nothing" in json.loads(unknown.stdout)["error"]
+
+
+SAID = "Sydney :b: :smile: [tags] [bold]not bold[/bold] \x1b[1m 'quoted' 3.14 https://example.com/" + "/far" * 20
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """A memory with an answer that looks like markup and is longer than a line."""
+    folder = tmp_path_factory.mktemp("plain")
+    (folder / "edits.json").write_text(json.dumps([{"prompt": "The capital of Australia is", "target": SAID}]))
+    edited = run("edit", "--model", "tiny", "--edits", folder / "edits.json", "--out", folder / "memory")
+    assert edited.exit_code == 0, edited.output
+    return folder / "memory", edited.stdout
+
+
+def piped(*arguments, **environment):
+    command = [sys.executable, "-c", "from editmem.cli import app; app()", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, env={**os.environ, **environment}, check=False, text=True)
+
+
+def test_what_the_model_says_goes_out_unchanged(plain):
+    memory, edited = plain
+    assert SAID in edited
+    asked = run("ask", "The capital of Australia is", "--model", "tiny", "--memory", memory, "--max-new-tokens", 200)
+    assert asked.stdout.startswith(SAID)
+    assert SAID in run("list", "--memory", memory).stdout
+    explained = run("ask", "The capital of Australia is", "--model", "tiny", "--memory", memory, "--explain")
+    assert repr(SAID) in explained.stdout
+
+
+def test_it_goes_into_a_pipe_unchanged(plain):
+    memory, _ = plain
+    arguments = ("--model", "tiny", "--memory", memory, "--max-new-tokens", 200)
+    assert piped("ask", "The capital of Australia is", *arguments, COLUMNS="40").stdout.startswith(SAID)
+    listed = piped("list", "--memory", memory, COLUMNS="40").stdout
+    assert SAID in listed
+    missing = piped("list", "--memory", memory / ("[red]:b:" * 20), COLUMNS="40")
+    assert "[red]:b:" * 20 in missing.stderr

@@ -80,18 +80,6 @@ def test_parts_of_characters():
     assert _part("<0xE6>").isalnum()
 
 
-def test_what_goes_on_with_a_word(words, tiny):
-    """Letters without a space in front, and first bytes of letters; not a space, a stop or a special token."""
-    goes_on = words.continues()
-    tokenizer = tiny[1]
-    token = lambda text: tokenizer(f"a{text}", add_special_tokens=False)["input_ids"][-1]  # noqa: E731
-    assert goes_on[tokenizer.convert_tokens_to_ids("Ã")]
-    assert goes_on[token("s")]
-    assert not goes_on[token(".")]
-    assert not goes_on[token(" s")]
-    assert not goes_on[tokenizer.eos_token_id]
-
-
 def test_heard_from_a_token_on():
     buckets = torch.tensor([[3, -1, 7, 3]])
     assert heard(buckets, torch.tensor([[0]]))[0].nonzero().squeeze(1).tolist() == [3, 7]

@@ -105,7 +105,7 @@ def _list(text: str, name: str) -> list[Row]:
 
 
 def _lines(text: str, name: str) -> list[Row]:
-    lines = [(i, line) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
+    lines = [(i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
     return [_row(_parse(line, name, i), f"{name}, line {i}", n) for n, (i, line) in enumerate(lines)]
 
 

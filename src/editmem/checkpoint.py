@@ -121,8 +121,8 @@ def load(source: str | Path, *, revision: str | None = None) -> State:
         for key, tensor in load_file(folder / TENSORS).items():
             number, name = key.split(".", 1)
             tensors[int(number)][name] = tensor
-        lines = (folder / EDITS).read_text(encoding="utf-8").splitlines()
-        events = [parse_event(line) for line in lines]
+        lines = (folder / EDITS).read_text(encoding="utf-8").split("\n")  # JSON leaves other line breaks as they are
+        events = [parse_event(line) for line in lines if line]
         check_history(events)
     except (SafetensorError, ValueError, KeyError, IndexError, TypeError) as error:
         raise CheckpointError(f"{folder} cannot be read: {error}") from error
@@ -156,14 +156,31 @@ def _download(source: str, revision: str | None) -> Path:
         raise CheckpointError(f"{source!r} is not a folder, and cannot be fetched from the Hub: {error}") from error
 
 
-def push(repo_id: str, state: State, *, private: bool | None = None, token: str | None = None) -> str:
-    """Save to a repository on the Hub, which is made if need be; returns its URL."""
+def push(
+    repo_id: str,
+    state: State,
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    revision: str | None = None,
+    commit_message: str | None = None,
+    create_pr: bool = False,
+) -> str:
+    """Save to a repository on the Hub, as `Editor.push_to_hub` says."""
     api = HfApi(token=token)
     url = api.create_repo(repo_id, private=private, exist_ok=True)
+    if revision is not None and not create_pr:
+        api.create_branch(repo_id, branch=revision, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         _write(state, Path(folder))
-        api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=f"{len(state.edits)} edits")
-    return str(url)
+        commit = api.upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            commit_message=commit_message or f"{len(state.edits)} edits",
+            revision=revision,
+            create_pr=create_pr,
+        )
+    return str(commit.pr_url if create_pr else url)
 
 
 def check_host(state: State, host: Mapping[str, Any]) -> None:

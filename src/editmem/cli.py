@@ -12,11 +12,14 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 app = typer.Typer(
     help=__doc__, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
 )
-out, err = Console(), Console(stderr=True)
+err = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+_ENDLESS = 1 << 24  # columns
 
 Model = Annotated[str, typer.Option("--model", help="Folder or Hub id of the host, or: tiny, tiny-vision.")]
 Memory = Annotated[Path, typer.Option("--memory", help="Folder of a saved memory.")]
@@ -45,7 +48,7 @@ def _errors(as_json: bool) -> Iterator[None]:
         if as_json:
             typer.echo(json.dumps({"error": str(error)}, ensure_ascii=False))
         else:
-            err.print(f"error: {error}", style="red", markup=False, highlight=False)
+            err.print(f"error: {error}", style="red")
         raise typer.Exit(2) from None
 
 
@@ -93,11 +96,20 @@ def _echo(document: Any) -> None:
     typer.echo(json.dumps(document, ensure_ascii=False, indent=2))
 
 
+def _print(text: str) -> None:
+    """Text as it is: nothing in it is markup, and it is wrapped by no one but the terminal."""
+    typer.echo(text, color=True)
+
+
 def _table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
-    table = Table(*columns, title=title, title_justify="left")
+    """A table of text as it is; folded to fit where it is read on a terminal."""
+    table = Table(*columns, title=Text(title), title_justify="left")
     for row in rows:
-        table.add_row(*[str(cell) for cell in row])
-    out.print(table, markup=False)
+        table.add_row(*[Text(str(cell), overflow="fold") for cell in row])
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_ENDLESS)
+    console.print(table)
 
 
 @app.command()
@@ -124,9 +136,9 @@ def quickstart(as_json: Json = False) -> None:
         )
     else:
         prompt, target = TOUR_EDIT
-        out.print(f"edit: {prompt!r} -> {target!r}, learned in {1000 * record.seconds:.0f} ms", markup=False)
+        _print(f"edit: {prompt!r} -> {target!r}, learned in {1000 * record.seconds:.0f} ms")
         _table("What the model says", ["", "prompt", "before", "after the edit", "after undo"], rows)
-        out.print(f"Why: {explanation}", markup=False)
+        _print(f"Why: {explanation}")
     if not record.took or undone != before:
         raise typer.Exit(1)
 
@@ -176,9 +188,9 @@ def ask(
         candidates = [{"id": c.record.id, "score": c.score, "threshold": c.threshold} for c in explanation.candidates]
         _echo({"answer": answer, "edit": acting, "candidates": candidates})
         return
-    out.print(answer, markup=False)
+    _print(answer)
     if explain:
-        out.print(str(explanation), markup=False)
+        _print(str(explanation))
 
 
 @app.command("list")
@@ -214,13 +226,13 @@ def forget(
         editor = _load_editor(model, memory)
         cost = editor.forget_cost(*ids)
         if cost.edits and not as_json:
-            out.print(f"{cost.edits} others are written anew, in about {cost.seconds:.0f} s", markup=False)
+            _print(f"{cost.edits} others are written anew, in about {cost.seconds:.0f} s")
         editor.forget(*ids)
         editor.save_pretrained(to or memory)
     if as_json:
         _echo({"forgotten": ids, "active": len(editor.edits)})
     else:
-        out.print(f"{len(ids)} forgotten, {len(editor.edits)} active", markup=False)
+        _print(f"{len(ids)} forgotten, {len(editor.edits)} active")
 
 
 @app.command()

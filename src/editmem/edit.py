@@ -1,19 +1,21 @@
 """Edits: what the user asks for, what came of it, how files of them are read, how they become tokens."""
 
-import csv
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from editmem import files
 from editmem.errors import InvalidEditError
 from editmem.picture import Picture
 
 Prompt = str | Sequence[Mapping[str, str]]
 MODALITIES = ("text", "visual")
+_UNWRITABLE = re.compile("[\\ud800-\\udfff\\0]")
 
 
 @dataclass(frozen=True)
@@ -23,13 +25,15 @@ class Edit:
     Args:
         prompt: the text to complete, or chat messages (`[{"role": "user", "content": ...}]`), to which the
             tokenizer's chat template is applied.
-        target: the answer. A space is put between a raw prompt and its answer where the language writes one.
+        target: the answer. A space is put between a raw prompt and its answer where the text would have one; white
+            space that the target begins with is taken as it is.
         id: how to call the edit later; made from prompt and target where not given.
         subject: whom or what the prompt is about, for routers that use it.
         image: the picture that a visual edit is about: a PIL image, a uint8 array `[H, W, 3]`, or a path.
         modality: "text", or "visual" where there is a picture.
         source: where the correction comes from; kept, not interpreted.
         tags: labels of the user's own; kept, not interpreted.
+        join: what stands between a raw prompt and its answer, white space or nothing; None to go by `seams.join`.
 
     Raises:
         InvalidEditError: if prompt or target is empty or of the wrong type, or a field holds what it cannot.
@@ -44,6 +48,7 @@ class Edit:
     modality: str = "text"
     source: str | None = None
     tags: tuple[str, ...] = ()
+    join: str | None = None
 
     def __post_init__(self) -> None:
         check_prompt(self.prompt)
@@ -51,13 +56,14 @@ class Edit:
             raise InvalidEditError(f"target must be text that is not empty, got {self.target!r}")
         if self.modality not in MODALITIES:
             raise InvalidEditError(f"modality must be one of {MODALITIES}, got {self.modality!r}")
-        if isinstance(self.tags, str):
-            raise InvalidEditError(f"tags must be a sequence of strings, got the string {self.tags!r}")
-        object.__setattr__(self, "tags", tuple(self.tags))
+        self._check_tags()
         for name in ("id", "subject", "source"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, str) or not value.strip()):
                 raise InvalidEditError(f"{name} must be text that is not empty, or None, got {value!r}")
+        if self.join is not None and (not isinstance(self.join, str) or self.join.strip()):
+            raise InvalidEditError(f"join must be white space, an empty text, or None, got {self.join!r}")
+        self._check_writable()
         if self.image is not None:
             object.__setattr__(self, "image", Picture.of(self.image))
             object.__setattr__(self, "modality", "visual")
@@ -66,10 +72,30 @@ class Edit:
         if self.id is None:
             object.__setattr__(self, "id", _make_id(self.prompt_key, self.prompt, self.target))
 
+    def _check_tags(self) -> None:
+        given: Any = () if self.tags is None else self.tags
+        tags = tuple(given) if isinstance(given, Iterable) and not isinstance(given, (str, Mapping)) else (None,)
+        if not all(isinstance(tag, str) for tag in tags):
+            raise InvalidEditError(f"tags must be a sequence of strings, got {self.tags!r}")
+        object.__setattr__(self, "tags", tags)
+
+    def _check_writable(self) -> None:
+        """Refuse what no tokenizer and no file can take."""
+        said = [self.prompt] if isinstance(self.prompt, str) else [m[name] for m in self.prompt for name in m]
+        given = {name: [getattr(self, name)] for name in ("target", "id", "subject", "source")}
+        for name, values in {"prompt": said, **given, "tags": list(self.tags)}.items():
+            for value in values:
+                if isinstance(value, str) and (found := _UNWRITABLE.search(value)):
+                    raise InvalidEditError(
+                        f"{name} holds the character U+{ord(found[0]):04X} at {found.start()}, which stands for no "
+                        f"text (half of a pair, or NUL), in {value!r}"
+                    )
+
     @property
     def prompt_key(self) -> str:
-        """Equal for two edits of the same prompt and picture, be it plain text or a user's turn of a chat."""
-        text = self.text
+        """Equal for two edits of the same prompt and picture, be it plain text or a user's turn of a chat, and whatever
+        white space it ends in."""
+        text = self.text.rstrip()
         return text if self.image is None else f"{text}\0{self.image.digest}"
 
     @property
@@ -183,9 +209,10 @@ def edit_of(item: Any, where: str = "") -> Edit:
             known = {f.name for f in dataclasses.fields(Edit)}
             if unknown := set(item) - known:
                 raise InvalidEditError(f"unknown field {sorted(unknown)}; an edit has {sorted(known)}")
-            if missing := {"prompt", "target"} - set(item):
+            given = {name: value for name, value in item.items() if value is not None}
+            if missing := {"prompt", "target"} - set(given):
                 raise InvalidEditError(f"field {sorted(missing)} is missing")
-            return Edit(**item)
+            return Edit(**given)
         if isinstance(item, (tuple, list)) and len(item) == 2:
             return Edit(*item)
         raise InvalidEditError(f"expected an Edit, a mapping of its fields or a (prompt, target) pair, got {item!r}")
@@ -205,7 +232,7 @@ def read_edits(source: Any, target: str | None = None, /, **fields: Any) -> tupl
         return [Edit(source, target, **fields)], True
     if isinstance(source, (Edit, Mapping)):
         return [edit_of(source)], True
-    if isinstance(source, Path) or (isinstance(source, str) and source.lower().endswith((".json", ".jsonl", ".csv"))):
+    if isinstance(source, Path) or (isinstance(source, str) and source.lower().endswith(files.SUFFIXES)):
         edits = read_file(Path(source))
     elif isinstance(source, str):
         raise InvalidEditError(f"the target is missing: edit({source!r}, target)")
@@ -216,64 +243,30 @@ def read_edits(source: Any, target: str | None = None, /, **fields: Any) -> tupl
 
 
 def read_file(path: Path) -> list[Edit]:
-    """The edits in a .json (list of objects), .jsonl or .csv file; paths of pictures are relative to it.
+    """The edits in a file: a .json list of objects, .jsonl lines, or a table (.csv, .tsv or .txt) whose first line
+    names its columns.
+
+    Paths of pictures are relative to the file. In a table, `tags` are separated by semicolons, and `join` stands in
+    quotation marks.
 
     Raises:
         InvalidEditError: naming file and line of the first record that is wrong.
     """
-    if not path.is_file():
-        raise InvalidEditError(f"no such file: {path}")
-    try:
-        text = path.read_text(encoding="utf-8")
-        readers = {".json": _json_records, ".jsonl": _jsonl_records, ".csv": _csv_records}
-        reader = readers.get(path.suffix.lower())
-        if reader is None:
-            raise InvalidEditError(f"{path}: expected a file that ends in {', '.join(readers)}")
-        return [edit_of(_near(record, path.parent), f"{path}, {where}") for where, record in reader(text, path)]
-    except UnicodeDecodeError as error:
-        raise InvalidEditError(f"{path} is not UTF-8 text: {error}") from None
+    flat = path.suffix.lower() in files.TABLES
+    return [edit_of(_record(record, path.parent, flat), where) for where, record in files.records(path)]
 
 
-def _near(record: Any, folder: Path) -> Any:
-    """A record with the path of its picture made whole."""
-    if isinstance(record, dict) and isinstance(image := record.get("image"), str):
-        return {**record, "image": folder / image}
+def _record(record: Any, folder: Path, flat: bool) -> Any:
+    """A record as `edit_of` takes it, with the path of its picture made whole; `flat` if all its fields are text."""
+    if not isinstance(record, dict):
+        return record
+    if isinstance(image := record.get("image"), str):
+        record = {**record, "image": folder / image}
+    if flat and "tags" in record:
+        record = {**record, "tags": [tag.strip() for tag in record["tags"].split(";") if tag.strip()]}
+    if flat and "join" in record:
+        record = {**record, "join": re.sub(r'^\s*"(.*)"\s*$', r"\1", record["join"], flags=re.DOTALL)}
     return record
-
-
-def _json_records(text: str, path: Path) -> list[tuple[str, Any]]:
-    try:
-        records = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InvalidEditError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from None
-    if not isinstance(records, list):
-        raise InvalidEditError(f"{path}: expected a JSON list of edits, got {type(records).__name__}")
-    return [(f"record {number}", record) for number, record in enumerate(records)]
-
-
-def _jsonl_records(text: str, path: Path) -> list[tuple[str, Any]]:
-    records = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            records.append((f"line {number}", json.loads(line)))
-        except json.JSONDecodeError as error:
-            raise InvalidEditError(f"{path}, line {number}: not JSON: {error.msg}") from None
-    return records
-
-
-def _csv_records(text: str, path: Path) -> list[tuple[str, Any]]:
-    reader = csv.DictReader(text.splitlines(), strict=True)
-    records = []
-    for row in reader:
-        if None in row or None in row.values():
-            raise InvalidEditError(f"{path}, line {reader.line_num}: expected {len(reader.fieldnames or ())} columns")
-        record: dict[str, Any] = {name: value for name, value in row.items() if value}
-        if "tags" in record:
-            record["tags"] = tuple(record["tags"].split(";"))
-        records.append((f"line {reader.line_num}", record))
-    return records
 
 
 def last_of_each(edits: Iterable[Edit]) -> dict[str, Edit]:

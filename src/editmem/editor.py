@@ -116,11 +116,11 @@ class Editor:
 
         Args:
             prompt_or_edits: a prompt (text or chat messages, with `target`), an `Edit` or a dict of its
-                fields, any iterable of those or of (prompt, target) pairs, or the path of a .json, .jsonl
-                or .csv file of them.
+                fields, any iterable of those or of (prompt, target) pairs, or the path of a .json or .jsonl
+                file of them or of a table (.csv, .tsv, .txt).
             target: the answer, where a single prompt is given.
             batch_size: how many independent edits are learned at once.
-            progress: True or False for a bar; a function of (done, all); None for a bar where it takes long.
+            progress: True or False for a bar; a function of (done, all) edits; None for a bar where it takes long.
             **fields: further fields of `Edit`, where a single prompt is given.
 
         Returns:
@@ -136,16 +136,16 @@ class Editor:
             encoded = [(writer := self._writer_for(edit), writer.renderings(edit)) for edit in wanted.values()]
             self._check_ids(list(wanted.values()))
             with self._whole():
-                self._prepare(list(wanted.values()))
+                self._prepare(list(wanted.values()), progress)
             with self._whole():
                 records = self._write_all(encoded, batch_size, progress)
         return records[edits[0].prompt_key] if single else [records[edit.prompt_key] for edit in edits]
 
-    def _prepare(self, edits: Sequence[Edit]) -> None:
+    def _prepare(self, edits: Sequence[Edit], progress: Progress) -> None:
         """Calibrate the memories that these edits go to, and refuse what they cannot hold."""
         for writer in self._writers:
             if own := [edit for edit in edits if self._writer_for(edit) is writer]:
-                writer.calibrate()
+                writer.calibrate(progress)
                 writer.check_pictures(own)
 
     @contextmanager
@@ -354,11 +354,43 @@ class Editor:
         with self._slots.gate.editing():
             checkpoint.save(Path(folder), self._state())
 
-    def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Save to a repository on the Hub; `options` go to `huggingface_hub.HfApi`. Returns its URL."""
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        revision: str | None = None,
+        commit_message: str | None = None,
+        create_pr: bool = False,
+    ) -> str:
+        """Save to a repository on the Hub, which is made if need be.
+
+        Args:
+            repo_id: "owner/name".
+            private: of a repository that is made: whether only its owner sees it; None for the owner's default.
+            token: of the Hub; None for the one that is logged in.
+            revision: the branch to save to, which is made if need be; None for the main one.
+            commit_message: None for the number of edits.
+            create_pr: propose the memory, to `revision` or the main branch, instead of saving it there.
+
+        Returns:
+            The URL of the repository, or of what is proposed.
+
+        Raises:
+            huggingface_hub.errors.HfHubHTTPError: if the Hub refuses.
+        """
         with self._slots.gate.editing():
             state = self._state()
-        return checkpoint.push(repo_id, state, **options)
+        return checkpoint.push(
+            repo_id,
+            state,
+            private=private,
+            token=token,
+            revision=revision,
+            commit_message=commit_message,
+            create_pr=create_pr,
+        )
 
     def _state(self) -> checkpoint.State:
         return checkpoint.State(
@@ -386,7 +418,7 @@ class Editor:
             restore(self)
             wanted = self._ledger.edits()
             if wanted.keys() != {edit_id for writer in self._writers for edit_id in writer.active}:
-                self._prepare([record.edit for record in wanted.values()])
+                self._prepare([record.edit for record in wanted.values()], None)
             self._become(wanted, batch_size=32)
 
     # Leaving

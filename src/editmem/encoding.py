@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,15 +10,7 @@ import numpy as np
 from editmem.edit import Edit, EncodedEdit, Prompt, check_prompt
 from editmem.errors import InvalidEditError
 from editmem.picture import Picture
-from editmem.words import writes_no_space
-
-
-def join(prompt: str, target: str) -> str:
-    """Prompt and answer as one text, with a space between where the language writes one."""
-    touching = prompt[-1].isspace() or target[0].isspace() or target[0] in ".,;:!?)]}%\u2019'"
-    if touching or writes_no_space(prompt[-1]) or writes_no_space(target[0]):
-        return prompt + target
-    return f"{prompt} {target}"
+from editmem.seams import join
 
 
 class Encoder:
@@ -145,25 +137,34 @@ class Encoder:
         return EncodedEdit(edit, tuple(prompt), tuple(target), subject, tuple(map(tuple, fitting)), vision)
 
     def renderings(self, edit: Edit, prefixes: Sequence[str] = ()) -> list[EncodedEdit]:
-        """The edit as `edit` encodes it; then, if it can be, for plain text where it is a chat and the reverse."""
+        """The edit as `edit` encodes it; then, where that is another text, without the white space that its prompt ends
+        in; and, if it can be, for plain text where it is a chat and the reverse."""
         own = self.edit(edit, prefixes)
-        prompt: Prompt | None = None
+        encoded = [own]
+        for prompt, between in self._other_prompts(edit):
+            try:
+                other = self.edit(dataclasses.replace(edit, prompt=prompt, join=between))
+            except InvalidEditError:  # too long with the template around it
+                continue
+            if other.prompt != own.prompt:
+                encoded.append(dataclasses.replace(other, edit=edit))
+        return encoded
+
+    def _other_prompts(self, edit: Edit) -> Iterator[tuple[Prompt, str | None]]:
+        """In what other ways an edit's prompt is given, each with what stands between it and its answer."""
         if isinstance(edit.prompt, str):
-            prompt = [{"role": "user", "content": edit.prompt}] if self.has_chat_template else None
+            bare = edit.prompt.rstrip()
+            if bare != edit.prompt:
+                yield bare, None if edit.join is None else edit.prompt[len(bare) :] + edit.join
+            if self.has_chat_template:
+                yield [{"role": "user", "content": bare}], None
         elif [message["role"] for message in edit.prompt] == ["user"]:
-            prompt = edit.prompt[0]["content"]
-        if prompt is None:
-            return [own]
-        try:
-            other = self.edit(dataclasses.replace(edit, prompt=prompt))
-        except InvalidEditError:  # too long with the template around it
-            return [own]
-        return [own, dataclasses.replace(other, edit=edit)]
+            yield edit.prompt[0]["content"].rstrip(), edit.join
 
     def _target(self, edit: Edit, prompt: list[int]) -> list[int]:
         raw = isinstance(edit.prompt, str)
         text = self.text(edit.prompt)
-        joined = join(text, edit.target) if raw else text + edit.target
+        joined = join(text, edit.target, edit.join) if raw else text + edit.target
         ids = list(self.tokenizer(joined, add_special_tokens=raw)["input_ids"])
         if raw and ids[-1:] == [self.tokenizer.eos_token_id] and prompt[-1:] != ids[-1:]:
             ids = ids[:-1]

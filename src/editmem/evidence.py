@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from editmem.edit import Prompt
-from editmem.encoding import Encoder, join
+from editmem.encoding import Encoder
+from editmem.seams import join
 
 FORMS = ("plain", "paper")
 

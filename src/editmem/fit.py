@@ -5,6 +5,7 @@ in every optimiser step, so that a step costs the blocks above only. This holds 
 """
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from editmem import compat
 from editmem.call import IGNORED_LABEL, Call, Context, Mode, Tape, tail_after
+from editmem.closing import Endings
 from editmem.edit import EncodedEdit
 from editmem.errors import InvalidEditError
 from editmem.host import Host, SiteInfo
@@ -32,6 +34,7 @@ class Outcome:
         steps: optimiser steps.
         seconds: share of the wall time.
         kept: what the memory knows of it.
+        runs_on: whether the model says the target and goes on to another value; it did not take then.
     """
 
     took: bool
@@ -40,6 +43,7 @@ class Outcome:
     steps: int
     seconds: float
     kept: Kept
+    runs_on: bool = False
 
 
 @dataclass(frozen=True)
@@ -161,11 +165,11 @@ class Runner:
         return out.logits[:, -keep:]
 
     def greedy(self, batch: Batch, count: int, pad: int, bare: bool = False) -> list[list[int]]:
-        """The next `count` tokens of each prompt, the likeliest at each step, memories included unless `bare`."""
+        """The next `count` tokens of each text, the likeliest at each step, memories included unless `bare`."""
         if batch.vision:
             return self._greedy_seeing(batch, count, pad, bare)
         mask, tokens, said = batch.mask, batch.ids, []
-        lengths: Tensor | None = mask.sum(1)
+        lengths: Tensor | None = (mask * (batch.step <= 0)).sum(1)
         inputs: dict[str, Any] = {"use_cache": True} if "use_cache" in self.options else {}
         for _ in range(count):
             if "position_ids" in self.options:
@@ -179,6 +183,14 @@ class Runner:
             tokens, lengths = said[-1][:, None], None
             inputs |= compat.given_cache(self.host.model, compat.cache_of(out))
         return torch.stack(said, 1).tolist()
+
+    def go_on(
+        self, rows: Sequence[tuple[EncodedEdit, Sequence[int]]], count: int, pad: int, bare: bool
+    ) -> list[list[int]]:
+        """As `greedy`, of edits' prompts with what was said after them."""
+        batch = collate([(i, edit.prompt, [*said, pad]) for i, (edit, said) in enumerate(rows)], pad, self.host.device)
+        seen = [(edit.vision, len(edit.prompt), len(edit.prompt)) for edit, _ in rows]
+        return self.greedy(dataclasses.replace(batch, vision=vision_of(seen, batch)), count, pad, bare)
 
     def _greedy_seeing(self, batch: Batch, count: int, pad: int, bare: bool) -> list[list[int]]:
         """By `generate`: where a picture's tokens are in the text, hosts count positions in ways of their own."""
@@ -241,7 +253,7 @@ def write(
     memory: Memory,
     edits: Sequence[EncodedEdit],
     pad: int,
-    continues: Tensor,
+    endings: Endings,
     commit: Callable[[Sequence[EncodedEdit], Draft, Prompts], list[Kept]],
 ) -> list[Outcome]:
     """Learn a batch of edits, keep them in the memory, and check what the model says then.
@@ -251,7 +263,7 @@ def write(
         memory: where the edits go.
         edits: what to write; independent of each other.
         pad: a token id to pad with.
-        continues: bool `[V]`, tokens that go on with the word before them.
+        endings: sees to it that answers end.
         commit: keeps drafted edits in the memory, as `Memory.commit`; they are checked after it.
 
     Returns:
@@ -261,9 +273,11 @@ def write(
     count = len(edits)
     batch = batch_of(edits, [pad], pad, runner.host.device)
     logits, prompts, tape = runner.record(batch)
-    # Where the host would go on with the answer's last word, it is taught to end the word there.
-    closing = _closing(logits[:count, -1], continues)
+    # Where the host would make another value of the answer, it is taught to end it there.
+    bare = functools.partial(runner.go_on, pad=pad, bare=True)
+    closing, known = endings.closing(edits, logits[:count, -1], bare)
     batch.labels[:, -1] = closing[batch.owner]
+    asked = edits
     edits = [
         edit if token == IGNORED_LABEL else dataclasses.replace(edit, target=(*edit.target, token))
         for edit, token in zip(edits, closing.tolist(), strict=True)
@@ -273,26 +287,41 @@ def write(
     steps = _learn(runner, draft, batch, tape, memory.spec)
     kept = commit(edits, draft, prompts)
     with torch.no_grad():
-        plain = batch_of([dataclasses.replace(edit, contexts=()) for edit in edits], [], pad, runner.host.device)
+        plain = batch_of([dataclasses.replace(edit, contexts=()) for edit in edits], [pad], pad, runner.host.device)
+        plain.labels[:, -1] = IGNORED_LABEL
         logits = runner.logits(plain, None)
-    took = ((logits.argmax(-1) == plain.labels) | (plain.labels == IGNORED_LABEL)).all(1)
+        following = logits[:, -1].argmax(-1).tolist()
+    # Above the last block, and where the prompt is not read anew, it is the bare host that goes on after an answer.
+    holds = runner.site.block == len(runner.host.blocks) - 1 and not memory.reads
+    runs_on = _run_on(runner, endings, asked, edits, following, known if holds else {}, pad)
+    said = ((logits.argmax(-1) == plain.labels) | (plain.labels == IGNORED_LABEL)).all(1).tolist()
     after = _mean_losses(logits, plain.labels)
     seconds = (time.perf_counter() - start) / count
-    columns = zip(took.tolist(), before.tolist(), after.tolist(), steps.tolist(), kept, strict=True)
-    return [Outcome(ok, was, now, taken, seconds, known) for ok, was, now, taken, known in columns]
+    columns = zip(said, runs_on, before.tolist(), after.tolist(), steps.tolist(), kept, strict=True)
+    return [Outcome(ok and not on, was, now, n, seconds, own, ok and on) for ok, on, was, now, n, own in columns]
 
 
-def _closing(logits: Tensor, continues: Tensor) -> Tensor:
-    """Int64 `[E]`: where the host would go on with the answer's last word, the likeliest token that does not.
+def _run_on(
+    runner: Runner,
+    endings: Endings,
+    asked: Sequence[EncodedEdit],
+    taught: Sequence[EncodedEdit],
+    following: Sequence[int],
+    known: dict[tuple[int, ...], bool],
+    pad: int,
+) -> list[bool]:
+    """Whether the model, memory included, makes another value of each answer.
 
     Args:
-        logits: `[E, V]`, after the answers' last tokens.
-        continues: as of `write`.
+        asked: the edits.
+        taught: the same, with the tokens that end their answers.
+        following: the tokens that come after those.
+        known: as of `Endings.run_on`.
     """
-    continues = continues[: logits.shape[-1]]
-    runs_on = continues[logits.argmax(-1)]
-    likeliest = logits.masked_fill(continues, -torch.inf).argmax(-1)
-    return torch.where(runs_on, likeliest, IGNORED_LABEL)
+    pairs = zip(asked, taught, following, strict=True)
+    said = [[*with_end.target[len(edit.target) :], token] for edit, with_end, token in pairs]
+    seeing = any(edit.vision for edit in asked)  # in their texts, what was said cannot be told from the prompt
+    return endings.run_on(asked, said, known, functools.partial(runner.go_on, pad=pad, bare=seeing))
 
 
 def _token_losses(logits: Tensor, labels: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ class Picture:
         elif isinstance(source, (str, Path)):
             try:
                 source = image.open(source)
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 raise InvalidEditError(f"image: cannot read a picture from {str(source)!r}: {error}") from None
         if not isinstance(source, image.Image):
             raise InvalidEditError(f"image: expected {EXPECTED}, got {type(source).__name__}")

@@ -6,12 +6,13 @@ from contextlib import ExitStack, contextmanager
 from tqdm.auto import tqdm
 
 Progress = bool | Callable[[int, int], None] | None
-_SLOW = 64  # steps from which a bar is shown
+_SLOW = 64  # edits from which a bar is shown
+_PATIENCE = 2.0  # seconds after which one is shown for what comes before the edits
 
 
 @contextmanager
 def bar(progress: Progress, total: int, label: str) -> Iterator[Callable[[int], None]]:
-    """What to call with the number of steps that were done; `progress` as `Editor.edit` takes it."""
+    """What to call with the number of edits that were done; `progress` as `Editor.edit` takes it."""
     with ExitStack() as stack:
         if callable(progress):
             done = 0
@@ -25,3 +26,15 @@ def bar(progress: Progress, total: int, label: str) -> Iterator[Callable[[int], 
         else:
             shown = total >= _SLOW if progress is None else progress
             yield stack.enter_context(tqdm(total=total, desc=label, unit="edit", disable=not shown)).update
+
+
+@contextmanager
+def preparing(progress: Progress, total: int, label: str) -> Iterator[Callable[[int], None]]:
+    """What to call with the number of prompts that were read before the first edit; shown if that takes long.
+
+    A function that is to hear of `progress` hears of edits only.
+    """
+    silent = callable(progress) or progress is False
+    delay = 0.0 if progress is True else _PATIENCE
+    with tqdm(total=total, desc=label, unit="prompt", disable=silent, delay=delay, leave=False) as shown:
+        yield shown.update

@@ -101,9 +101,11 @@ class Words(nn.Module):
         where = where.scatter_reduce(1, torch.where(begins, count, 0), torch.where(begins, ends, 0), "amax")
         return where.gather(1, (count - later).clamp(min=0))
 
-    def continues(self) -> Tensor:
-        """Bool `[V]`: the tokens that go on with the word before them."""
-        return ((self.letters > 0) & ((self.shape & 1) == 0)) | (self.shape == 0)
+    def blank(self, tokens: Tensor) -> Tensor:
+        """Bool `[B, T]`: the tokens that are white space."""
+        known = (tokens >= 0) & (tokens < self.value.shape[0])
+        ids = torch.where(known, tokens, 0)
+        return known & (self.letters[ids] == 0) & (self.shape[ids] == 1)
 
     def spoken(self, tokens: Sequence[int]) -> dict[int, bool]:
         """The words of one text: hash, and whether it is written as a name."""

@@ -8,6 +8,7 @@ from typing import Any, cast
 from editmem.active import ActiveEdits
 from editmem.calibrating import SHOWN, calibration
 from editmem.call import Context
+from editmem.closing import AHEAD, Endings
 from editmem.edit import Edit, EditRecord, EncodedEdit
 from editmem.encoding import Encoder
 from editmem.errors import HostError, InvalidEditError
@@ -18,6 +19,7 @@ from editmem.host import Host, SiteInfo
 from editmem.memory.base import Draft, Kept, Match, Memory, Prompts
 from editmem.memory.memeic import MemeicMemory, MemeicSpec
 from editmem.memory.snapshots import Restore, attributes
+from editmem.progress import Progress
 from editmem.reading import Reader
 from editmem.words import Words
 
@@ -87,6 +89,14 @@ class Writer:
     def _vocabulary(self) -> Words:
         return Words.of_tokenizer(self.encode.tokenizer, self.host.vocabulary).to(self.host.device)
 
+    @functools.cached_property
+    def _endings(self) -> Endings:
+        config = getattr(self.host.model, "generation_config", None)
+        own, tokenizer = getattr(config, "eos_token_id", None), self.encode.tokenizer
+        stops = own if isinstance(own, list) else [own]
+        stops = [int(stop) for stop in (tokenizer.eos_token_id, *stops) if stop is not None]
+        return Endings(tokenizer, list(dict.fromkeys(stops)), self.host.max_length)
+
     def takes(self, edit: Edit) -> bool:
         """Whether the memory holds edits of this kind."""
         return edit.image is None or self.memory.pictured
@@ -133,11 +143,11 @@ class Writer:
         candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
         return next(int(token) for token in candidates if token is not None)
 
-    def calibrate(self) -> None:
+    def calibrate(self, progress: Progress = None) -> None:
         if not self.memory.calibrated:
             pictured = self.memory.reads and self.host.image_token is not None
             with self.host.frozen():
-                self.memory.calibrate(calibration(self.encode, self.read, self._vocabulary, pictured))
+                self.memory.calibrate(calibration(self.encode, self.read, self._vocabulary, pictured, progress))
 
     def read(self, prompts: Sequence[Sequence[int]], vision: Sequence[Mapping[str, Any]] = ()) -> Prompts:
         """What the memory's site sees of prompts, as token ids, with what the host takes to see their pictures."""
@@ -161,7 +171,7 @@ class Writer:
             return kept
 
         views = self._views([item.edit for item in batch]) if self.memory.reads else []
-        return write(self.runner(), self.memory, batch, self.pad, self._vocabulary.continues(), commit)
+        return write(self.runner(), self.memory, batch, self.pad, self._endings, commit)
 
     def snapshot(self) -> Restore:
         """What puts the memory, and what is known of its rows, back into their present state."""
@@ -197,11 +207,17 @@ class Writer:
                 self.active.drop(ids)
 
     def record(self, item: EncodedEdit, before: str, outcome: Outcome, others: Sequence[Outcome]) -> EditRecord:
-        notes = [self._alike(match) for match in outcome.kept.alike]
+        others_like_it = [match for match in outcome.kept.alike if self.active.rows[match.row] != item.edit.id]
+        notes = [self._alike(match) for match in others_like_it]
         if not all(other.took for other in others):
-            notes.append("did not take in the other rendering (plain text or chat) than the one it was given in")
+            notes.append("did not take in another rendering (plain text, chat, no white space behind) than the given")
         after = self.encode.decode(item.target).strip()
-        if not outcome.took:
+        if outcome.runs_on:
+            after = self.say([dataclasses.replace(item, target=(*item.target, *[self.pad] * AHEAD))])[0]
+            notes.append(
+                f"did not take: the model goes on after the answer, to {after!r}; give the answer with its end"
+            )
+        elif not outcome.took:
             after = self.say([item])[0]
             notes.append(f"did not take: the model answers {after!r}; raise `steps` or choose another layer")
         numbers = (outcome.loss_before, outcome.loss_after, before, after, outcome.steps, outcome.seconds)

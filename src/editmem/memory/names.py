@@ -9,7 +9,7 @@ from editmem.call import Call, Mode
 from editmem.edit import EncodedEdit
 from editmem.memory.base import Calibration, Kept, Match, Prompts
 from editmem.memory.distinct import Distinct
-from editmem.memory.router import Router, at_prompt_ends
+from editmem.memory.router import Router, at_prompt_ends, prompt_ends
 from editmem.memory.rows import Rows
 from editmem.words import BUCKETS, Words, heard
 
@@ -43,6 +43,9 @@ class NameRouter(Router):
     """Weight of a word that is not a name, against one that is."""
     NEUTRAL = 0.1
     """Factor on the weight of a word that neutral prompts have."""
+    BEHIND = 0.98
+    """Factor on the cosine of a plain prompt's last word, where white space follows it: an edit of the prompt with that
+    white space comes first."""
     SHORT_LIST = 128
     HELD_OUT = 5
     """One in so many built-in names is kept out of the calibration, to estimate false matches with."""
@@ -179,9 +182,25 @@ class NameRouter(Router):
         listed = everywhere.topk(count, dim=1).indices.sort(dim=1).values
         shared = everywhere.gather(1, listed)[:, None] if boundary else self._so_far(bucket, start, listed)[:, first:]
         states, found = self._states(call, chat)
-        state = states @ self.states.data[listed].float().transpose(1, 2)
+        keys = self.states.data[listed].float().transpose(1, 2)
+        state, at = states @ keys, self._last_words(call)[..., None]
+        if boundary:
+            residual = call.residual[self.block_path]
+            words = self.plain(residual.gather(1, at.expand(-1, -1, residual.shape[-1]))) @ keys
+        else:
+            words = state.gather(1, at.expand_as(state))
+        state = torch.where(chat[:, :, None], state, state.maximum(self.BEHIND * words))
         same = chat[:, :, None] == self.chats.data[listed][:, None]
         return listed, torch.where(same, state.clamp(min=0), 0), shared, found
+
+    def _last_words(self, call: Call) -> Tensor:
+        """The column of the last token that is not white space, as of each prompt that ends in this forward: int64
+        `[B, Q]`; the prompt's end itself where this forward has no such token."""
+        column = torch.arange(call.real.shape[1], device=call.real.device).expand(call.real.shape)
+        if call.tokens is not None:
+            latest = torch.where(call.real & ~self.words.blank(call.tokens), column, -1).cummax(1).values
+            column = torch.where(latest >= 0, latest, column)
+        return column.gather(1, prompt_ends(call)[0][:, None]) if call.mode is Mode.BOUNDARY else column
 
     def _so_far(self, bucket: Tensor, start: Tensor, listed: Tensor) -> Tensor:
         """At each token the weight of the listed edits' words that its turn had so far: float32 `[B, S, K]`."""

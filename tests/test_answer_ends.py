@@ -1,0 +1,157 @@
+"""What the host says after an answer makes no other value of it."""
+
+# ruff: noqa: RUF001  (signs of many scripts)
+import pytest
+import torch
+
+import editmem
+from editmem.call import IGNORED_LABEL
+from editmem.closing import Endings, another
+from editmem.edit import Edit
+from editmem.encoding import Encoder
+from tests.hosts import make, sentencepiece_like
+
+GOES_ON = [
+    ("$499", ".99"), ("$499", ",999"), ("$499", "9"), ("3.2", ".1"), ("4", ".5%"), ("4", "%"), ("4", " %"),
+    ("9", ":00 am"), ("9", " am\n"), ("9", " a.m."), ("5", " million "), ("12", " 000"), ("1945", "-50"), ("7", "/8"),
+    ("1945", " – 1950"), ("4", "th"), ("250", "g"), ("20", "°C"), ("12", "+"), ("1", "'000"), ("4", "-star"),
+    ("Paris", " Hilton"), ("New", " York"), ("John", " J."), ("Ludwig", " van Beethoven"), ("Paris", "-Nord"),
+    ("Windows", " 10"), ("Johnson", " & Johnson"), ("Zagreb", "re"), ("tuba", "s"), ("amazon", ".com"), ("C", "++"),
+    ("snake", "_case"),
+]  # fmt: skip
+ENDS = [
+    ("$499", "."), ("$499", ". The"), ("$499", "\n9"), ("4", " apples"), ("9", " amazing"), ("9", " a"),
+    ("9", ": the"), ("3.2", " (new)"), ("Paris", "'s"), ("Paris", " is"), ("Paris", ", France"), ("Paris", " I think"),
+    ("Paris", "\nLondon"), ("Paris", "."), ("Paris", ""), ("tuba", " player"), ("tuba", " Peter"), ("yes.", " No"),
+    ("Mary", " de facto"), ("东京", "是"), ("ปารีส", "เป็น"),
+]  # fmt: skip
+DEPENDS = [
+    ("$499", "."),
+    ("$499", ","),
+    ("9", " a"),
+    ("9", " am"),
+    ("5", " mill"),
+    ("Paris", "-"),
+    ("A", " van"),
+    ("4", " "),
+]
+
+
+@pytest.mark.parametrize(("answer", "said"), GOES_ON)
+def test_another_value(answer, said):
+    assert another(answer, said) is True
+
+
+@pytest.mark.parametrize(("answer", "said"), ENDS)
+def test_the_same_value(answer, said):
+    assert another(answer, f"{said}\n") is False
+
+
+@pytest.mark.parametrize(("answer", "said"), DEPENDS)
+def test_what_comes_next_decides(answer, said):
+    assert another(answer, said) is None
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return sentencepiece_like()
+
+
+LEAD = 14.0
+
+
+def led_host(tokenizer, after):
+    """A host with random weights that, after each of some tokens, is about to say certain others, the first rather."""
+    model = make("llama", len(tokenizer))
+    with torch.no_grad():
+        model.lm_head.weight.mul_(8)  # so that it can say anything against the lead
+
+    def token(text):
+        return tokenizer(f"a{text}", add_special_tokens=False)["input_ids"][-1]
+
+    lead = torch.zeros((len(tokenizer), len(tokenizer)))
+    for said, following in after.items():
+        for place, text in enumerate(following):
+            lead[token(said), token(text)] = LEAD - place
+
+    def led(module, args, kwargs, out):
+        out.logits = out.logits + lead[kwargs["input_ids"][:, -out.logits.shape[1] :]]
+        return out
+
+    model.register_forward_hook(led, with_kwargs=True)
+    return model
+
+
+def said(editor, prompt, tokens=8):
+    inputs = editor.tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
+    ids = editor.model.generate(**inputs, max_new_tokens=tokens, do_sample=False, pad_token_id=3)
+    return editor.tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+PROMPT = "The capital of Australia is"
+LED = {
+    "a fraction": ("4", {"4": [".", "\n"], ".": ["5"]}),
+    "every likely end goes on": ("4", {"4": [",", ".", ":", "-", "/"], **{sign: ["5"] for sign in ",.:-/"}}),
+    "glued": ("4", {"4": ["5"]}),
+    "a longer name": ("Sydney", {"y": [" S"]}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("answer", "after"), LED.values(), ids=LED)
+def test_a_host_about_to_go_on_is_taught_to_end(tokenizer, answer, after):
+    editor = editmem.wrap(led_host(tokenizer, after), "memoir", tokenizer=tokenizer)
+    editor.edit("The currency of Japan is the", answer)
+    record = editor.edit(PROMPT, answer)
+    text = said(editor, PROMPT).strip()
+    assert text.startswith(answer)
+    assert another(answer, text[len(answer) :] + "\n") is False
+    assert record.took, record.notes
+
+
+def test_going_on_is_no_success(tokenizer, monkeypatch):
+    """Where no end is taught, an answer that goes on did not take, and the record says to what."""
+
+    def none(self, edits, logits, go_on):
+        return torch.full((len(edits),), IGNORED_LABEL), {}
+
+    monkeypatch.setattr(Endings, "closing", none)
+    answer, after = LED["a fraction"]
+    editor = editmem.wrap(led_host(tokenizer, after), "memoir", tokenizer=tokenizer)
+    record = editor.edit(PROMPT, answer)
+    assert said(editor, PROMPT).strip().startswith("4.5")
+    assert not record.took
+    assert "goes on after the answer, to '4.5" in record.notes[0]
+
+
+def test_an_answer_that_ends_is_left_alone():
+    model, tokenizer = editmem.tiny()
+    editor = editmem.wrap(model, "memoir", tokenizer=tokenizer)
+    assert editor.edit(PROMPT, "Sydney").took
+    encoded = Encoder(tokenizer, None).edit(Edit(PROMPT, "Sydney"))
+    assert editor._memory.targets.window >= len(encoded.target)
+    assert int(editor._memory.tensors()["lengths"][0]) == len(encoded.target)
+
+
+def test_a_batch_takes_two_looks_ahead_at_most(tokenizer):
+    endings, encoder = Endings(tokenizer, [2], 128), Encoder(tokenizer, None)
+    edits = [encoder.edit(Edit(PROMPT, answer)) for answer in ("4", "5", "Sydney", "6")]
+    stop, five = (tokenizer(f"a{text}", add_special_tokens=False)["input_ids"][-1] for text in ".5")
+    logits = torch.zeros((4, len(tokenizer)))
+    logits[:, stop] = torch.tensor([9.0, 1.0, 9.0, 0.0])
+    logits[1, five], logits[3, 2] = 9.0, 9.0
+    looks = []
+
+    def go_on(rows, count):
+        looks.append([edit.edit.target for edit, _ in rows])
+        return [[five if edit.edit.target == "4" else 2] * count for edit, _ in rows]
+
+    closing, found = endings.closing(edits, logits, go_on)
+    assert looks[0] == ["4", "Sydney"]
+    assert len(looks) == 2
+    assert closing[2] == closing[3] == IGNORED_LABEL
+    assert closing[1] == stop
+    assert closing[0] not in (IGNORED_LABEL, stop, five)
+    assert found[0, stop]
+    assert not endings.closing(edits, logits, go_on)[0].eq(five).any()
+    near = Endings(tokenizer, [2], len(edits[0].prompt) + len(edits[0].target) + 1)
+    assert near.closing(edits, logits, go_on)[0].tolist() == [IGNORED_LABEL] * 4
