@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
 from pictured import NAMING, say
+from PIL import Image, ImageDraw
 
 import editmem
 from editmem import Edit
