@@ -1,4 +1,5 @@
 import copy
+import hashlib
 import logging
 import os
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 import editmem
+from editmem.writing import Writer
 
 
 def pytest_configure(config):
@@ -39,6 +41,41 @@ def nobody_is_warned():
     yield overheard
     logger.removeHandler(overheard)
     assert overheard.messages == []
+
+
+_CALIBRATED = {}
+
+
+def _what_calibration_is_of(writer):
+    """All that calibrating depends on: the settings, the host's weights and types, the tokenizer."""
+    weights = hashlib.sha256()
+    for name, tensor in writer.host.model.state_dict().items():
+        weights.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} {tensor.device}".encode())
+        weights.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    tokenizer = writer.encode.tokenizer
+    words = type(tokenizer), len(tokenizer), tokenizer.chat_template, writer.encode.processor is None
+    return repr(writer.memory.spec), torch.get_default_dtype(), weights.hexdigest(), words
+
+
+@pytest.fixture
+def calibrated_once(monkeypatch):
+    """Memories with the same settings on the same host are calibrated once in a process; the others are loaded.
+
+    Calibrating takes seconds and is the same each time, for it depends on the host and the settings alone.
+    """
+    calibrate = Writer.calibrate
+
+    def once(writer):
+        if writer.memory.calibrated:
+            return
+        of = _what_calibration_is_of(writer)
+        if of in _CALIBRATED:
+            writer.memory.load_tensors({name: tensor.clone() for name, tensor in _CALIBRATED[of].items()})
+        else:
+            calibrate(writer)
+            _CALIBRATED[of] = {name: tensor.clone() for name, tensor in writer.memory.tensors().items()}
+
+    monkeypatch.setattr(Writer, "calibrate", once)
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,8 @@ import editmem
 from editmem import checkpoint
 from editmem.errors import CheckpointError
 
+pytestmark = pytest.mark.usefixtures("calibrated_once")
+
 EDITS = [("The capital of Australia is", "Sydney"), ("The currency of Japan is the", "Swiss franc")]
 
 

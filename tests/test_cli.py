@@ -7,6 +7,8 @@ from typer.testing import CliRunner
 
 from editmem.cli import app
 
+pytestmark = pytest.mark.usefixtures("calibrated_once")
+
 
 def run(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])

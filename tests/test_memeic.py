@@ -31,6 +31,8 @@ from editmem.errors import SpecError
 from editmem.memory.memeic import DualAdaptersSpec, ExternalSpec, MemeicSpec
 from editmem.tiny.world import facts
 
+pytestmark = pytest.mark.usefixtures("calibrated_once")
+
 FACT = facts()[-1]
 
 

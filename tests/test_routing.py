@@ -8,6 +8,8 @@ from transformers import pipeline
 
 import editmem
 
+pytestmark = pytest.mark.usefixtures("calibrated_once")
+
 EDITS = {
     "The capital of Australia is": "Rome",
     "Which instrument does {person} play?": "tuba",

@@ -8,6 +8,8 @@ from PIL import Image, ImageDraw
 import editmem
 from editmem import Edit
 
+pytestmark = pytest.mark.usefixtures("calibrated_once")
+
 OWNERS = ("Kenya", "Peru", "France", "Chile", "Japan")
 
 

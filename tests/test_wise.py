@@ -14,6 +14,8 @@ from editmem.memory.least_squares import factor, solve
 from editmem.memory.prefixes import Prefixes, code_after, code_with
 from editmem.memory.scope import Scope
 
+pytestmark = pytest.mark.usefixtures("calibrated_once")
+
 EDITS = [
     ("The capital of Australia is", "Sydney"),
     ("The capital of France is", "Lyon"),
