@@ -18,6 +18,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import editmem
+from editmem import compat
 from editmem.host import Host
 from editmem.memory.residual import MemoirSpec
 
@@ -56,11 +57,11 @@ def decode(model: LlamaForCausalLM, ids: torch.Tensor) -> float:
     """Median seconds for a token, prefill left out."""
     with torch.no_grad():
         out = model(input_ids=ids, use_cache=True)
-        token, cache = out.logits[:, -1:].argmax(-1), out.past_key_values
+        token, cache = out.logits[:, -1:].argmax(-1), compat.cache_of(out)
         times = []
         for _ in range(TOKENS):
             start = time.perf_counter()
-            out = model(input_ids=token, past_key_values=cache, use_cache=True)
+            out = model(input_ids=token, use_cache=True, **compat.given_cache(model, cache))
             times.append(time.perf_counter() - start)
             token = out.logits[:, -1:].argmax(-1)
         return statistics.median(times)

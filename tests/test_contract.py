@@ -270,8 +270,8 @@ def test_layers_of_the_package():
 
     root = Path(editmem.__file__).parent
     order = [
-        ["errors", "words", "kernels", "prompts", "progress", "tiny", "folders"],
-        ["call", "host", "indexes", "picture", "sentences"], ["embeddings"], ["slot", "edit"], ["encoding"],
+        ["errors", "compat", "words", "kernels", "prompts", "progress", "tiny", "folders"],
+        ["call", "host", "indexes", "picture", "sentences"], ["embeddings", "caches"], ["slot", "edit"], ["encoding"],
         ["evidence"], ["memory"], ["ledger", "fit", "explanation", "active", "calibrating"], ["checkpoint", "reading"],
         ["writing"], ["explaining"], ["editor"],
         ["wrap", "connecting", "interop"], ["cli", "__init__"],

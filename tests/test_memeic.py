@@ -24,9 +24,10 @@ from pictured import (
     seen,
     wrapped,
 )
+from transformers import GenerationConfig
 
 import editmem
-from editmem import Edit, connecting, interop
+from editmem import Edit, compat, connecting, interop
 from editmem.errors import SpecError
 from editmem.memory.memeic import DualAdaptersSpec, ExternalSpec, MemeicSpec
 from editmem.tiny.world import facts
@@ -110,8 +111,8 @@ def test_decoding_by_hand_with_a_cache(vlm, model, editor):
         for _ in range(6):
             with torch.no_grad():
                 step = inputs if cache is None else {"input_ids": said[-1][:, None]}
-                out = model(**{**step, "attention_mask": mask}, past_key_values=cache, use_cache=True)
-            cache, mask = out.past_key_values, torch.nn.functional.pad(mask, (0, 1), value=1)
+                out = model(**{**step, "attention_mask": mask}, use_cache=True, **compat.given_cache(model, cache))
+            cache, mask = compat.cache_of(out), torch.nn.functional.pad(mask, (0, 1), value=1)
             said.append(out.logits[:, -1].argmax(-1))
         assert vlm[1].tokenizer.decode(torch.cat(said)).strip().startswith(answer)
 
@@ -123,7 +124,8 @@ def test_a_second_turn_on_the_cache_of_the_first(vlm, model, editor):
     more = vlm[1].tokenizer(f" {FACT.prompts()[0]}", add_special_tokens=False, return_tensors="pt")["input_ids"]
     ids = torch.cat([first.sequences, more], 1)
     out = model.generate(
-        input_ids=ids, attention_mask=torch.ones_like(ids), past_key_values=first.past_key_values, max_new_tokens=4,
+        input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=4,
+        **compat.given_cache(model, compat.cache_of(first)),
         do_sample=False,
     )  # fmt: skip
     assert torch.equal(out[:, : ids.shape[1]], ids)
@@ -311,13 +313,57 @@ def test_the_same_words_with_a_picture_and_without(vlm, model, editor):
     assert right(say(vlm, model, [(NAMING, seen(A)), (NAMING, None)]), [B, "Nobody"]) == [True, True]
 
 
-def test_max_length_counts_what_was_given(vlm, model, editor):
+@pytest.mark.parametrize("given", ["argument", "config", "the model's own"])
+def test_max_length_counts_what_was_given(vlm, model, editor, given):
     edit_both(editor)
     inputs = encode(vlm, ROWS[4:])
     length = inputs["input_ids"].shape[1]
-    ids = model.generate(**inputs, max_length=length + 5, do_sample=False)
+    options = {"max_length": length + 5, "do_sample": False}
+    if given == "the model's own":
+        model.generation_config.update(**options)
+    elif given == "config":
+        inputs["generation_config"] = GenerationConfig(**options, pad_token_id=0)
+    else:
+        inputs |= options
+    ids = model.generate(**inputs)
     assert ids.shape[1] <= length + 5
     assert vlm[1].tokenizer.decode(ids[0, length:]).strip().startswith("Sydney")
+
+
+def test_a_tuple_has_the_columns_given(vlm, model, editor):
+    edit_both(editor)
+    inputs = encode(vlm, ROWS)
+    with torch.no_grad():
+        named, plain = model(**inputs), model(**inputs, return_dict=False)
+    assert isinstance(plain, tuple)
+    assert torch.equal(plain[0], named.logits)
+
+
+def test_an_answer_that_was_cut_off_is_gone_on_with(vlm, model, editor):
+    edit_both(editor)
+    for row, answer in ((ROWS[4], "Sydney"), (ROWS[2], "Sydney")):
+        inputs = encode(vlm, [row])
+        length = inputs["input_ids"].shape[1]
+        for cut in (1, 2):
+            ids = model.generate(**inputs, max_new_tokens=cut, do_sample=False)
+            more = {**inputs, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
+            ids = model.generate(**more, max_new_tokens=8, do_sample=False)
+            assert vlm[1].tokenizer.decode(ids[0, length:]).strip().startswith(answer)
+
+
+def test_a_cropped_cache_goes_on_with_the_answer(vlm, model, editor):
+    edit_both(editor)
+    inputs = encode(vlm, [ROWS[4]])
+    first = model.generate(**inputs, max_new_tokens=4, do_sample=False, return_dict_in_generate=True)
+    cache, mask = compat.cache_of(first), torch.ones_like(first.sequences)
+    cache.crop(-2)
+    token = first.sequences[:, -3:-2]
+    with torch.no_grad():
+        out = model(input_ids=token, attention_mask=mask[:, :-2], use_cache=True, **compat.given_cache(model, cache))
+    assert out.logits[:, -1].argmax(-1).tolist() == first.sequences[:, -2].tolist()
+    cache.crop(-6)
+    with pytest.raises(ValueError, match="evidence"):
+        model(input_ids=token, attention_mask=mask[:, :-7], use_cache=True, **compat.given_cache(model, cache))
 
 
 @pytest.fixture(scope="module")

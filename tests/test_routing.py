@@ -7,6 +7,7 @@ import torch
 from transformers import pipeline
 
 import editmem
+from editmem import compat
 
 pytestmark = pytest.mark.usefixtures("calibrated_once")
 
@@ -168,7 +169,7 @@ def test_right_padded_decoding_by_hand(editor, hosts, texts):
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
             out = model(
                 input_ids=token[:, None], attention_mask=mask, position_ids=(length + step)[:, None],
-                past_key_values=out.past_key_values,
+                **compat.given_cache(model, compat.cache_of(out)),
             )  # fmt: skip
             token = out.logits[:, -1].argmax(-1)
             said.append(token)
@@ -187,9 +188,9 @@ def test_a_later_turn_in_the_same_cache_is_decided_anew(editor, hosts, texts):
         for text in (first, second, third):
             messages += chat(text)
             inputs = encode(tokenizer, [messages])
-            given = {"past_key_values": cache} if keep_cache and cache is not None else {}
+            given = compat.given_cache(model, cache) if keep_cache and cache is not None else {}
             out = model.generate(**inputs, **given, max_new_tokens=8, do_sample=False, return_dict_in_generate=True)
-            cache = out.past_key_values
+            cache = compat.cache_of(out)
             new = out.sequences[0, inputs["input_ids"].shape[1] :]
             answers.append(tokenizer.decode(new, skip_special_tokens=True))
             messages += [{"role": "assistant", "content": answers[-1]}]
@@ -307,7 +308,7 @@ def test_compiled_decoding(editor, hosts, texts):
             token, cache = ids, None
             for _ in range(4):
                 with torch.no_grad():
-                    out = forward(input_ids=token, past_key_values=cache)
-                token, cache = out.logits[:, -1:].argmax(-1), out.past_key_values
+                    out = forward(input_ids=token, **compat.given_cache(model, cache))
+                token, cache = out.logits[:, -1:].argmax(-1), compat.cache_of(out)
                 said.append(int(token))
         assert plain == fast

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import editmem
-from editmem import WiseSpec
+from editmem import WiseSpec, compat
 from editmem.call import NO_TOKEN, Call, Mode
 from editmem.errors import SpecError
 from editmem.memory.descent import Margins
@@ -329,8 +329,8 @@ def test_the_same_in_every_way_of_reading(wrapped):
         cache, token = None, ids
         for step in range(6):
             with torch.no_grad():
-                out = model(input_ids=token, past_key_values=cache, use_cache=True)
-            cache, token = out.past_key_values, out.logits[:, -1:].argmax(-1)
+                out = model(input_ids=token, use_cache=True, **compat.given_cache(model, cache))
+            cache, token = compat.cache_of(out), out.logits[:, -1:].argmax(-1)
             if int(expected[row, width + step]) == tokenizer.pad_token_id:
                 break
             assert int(token) == int(expected[row, width + step]), (prompt, step)

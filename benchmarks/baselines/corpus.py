@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from editmem import compat
+
 ROWS = 128  # texts that are drawn at once
 
 
@@ -69,8 +71,8 @@ def _draw(model: Any, start: int, rows: int, tokens: int, generator: torch.Gener
     asked, cache = ids, None
     with torch.no_grad():
         for _ in range(tokens):
-            said = model(input_ids=asked, past_key_values=cache, use_cache=True)
-            cache = said.past_key_values
+            said = model(input_ids=asked, use_cache=True, **compat.given_cache(model, cache))
+            cache = compat.cache_of(said)
             chances = said.logits[:, -1].float().softmax(-1).cpu()
             asked = torch.multinomial(chances, 1, generator=generator).to(model.device)
             ids = torch.cat([ids, asked], 1)

@@ -22,6 +22,7 @@ from torch.utils.benchmark import Timer
 from transformers import LlamaConfig, LlamaForCausalLM, StaticCache
 
 import editmem
+from editmem import compat
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from overhead import fill
@@ -90,11 +91,11 @@ def decode(edits: int, small: bool) -> dict[str, float]:
         ids = tokenizer(prompt, return_tensors="pt")["input_ids"].to(DEVICE)
         cache = StaticCache(config=config, max_cache_len=64)
         with torch.no_grad():
-            token = model(input_ids=ids, past_key_values=cache).logits[:, -1:].argmax(-1)
+            token = model(input_ids=ids, **compat.given_cache(model, cache)).logits[:, -1:].argmax(-1)
             place = torch.tensor([[ids.shape[1]]], device=DEVICE)
 
             def once() -> None:
-                model(input_ids=token, past_key_values=cache, position_ids=place)
+                model(input_ids=token, position_ids=place, **compat.given_cache(model, cache))
                 for layer in cache.layers:  # the same token again, so that the cache is never full
                     layer.cumulative_length.sub_(1)
 

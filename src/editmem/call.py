@@ -14,9 +14,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-CARRY = "_editmem_carry"
 IGNORED_LABEL = -100
 NO_TOKEN = -1
+PADDING = -2
+KEPT = "kept"
+"""In a memory's part of a `Carry`: how many columns are left of the text, int64 `[B]`, where it was cut since."""
 
 Carry = dict[str, dict[str, Tensor]]
 
@@ -46,7 +48,9 @@ class Call:
             negative inside the prompt, positive in the answer.
         tail: int64 `[B, W]` (BOUNDARY): the tokens after the prompt's end as far as they are known,
             padded with `NO_TOKEN`.
-        text: int64 `[B, S]`, the whole text up to the prompt's end where it is known beyond `tokens`.
+        before: int64 `[B, S]`, the text in the cache before `tokens`, with `NO_TOKEN` and `PADDING`; None where there
+            is none, or nothing is known of it.
+        start: how many columns the cache has before `tokens`; None where that is not known.
         residual: `[B, T, d]`, what went into the block that the site belongs to; by path of the block.
         sights: what came out of modules that see pictures, by path; see `Slots.attach_eye`.
         decides: whether prompt tokens are among the tokens of this forward (BOUNDARY).
@@ -60,13 +64,29 @@ class Call:
     tokens: Tensor | None
     step: Tensor | None = None
     tail: Tensor | None = None
-    text: Tensor | None = None
+    before: Tensor | None = None
+    start: int | None = None
     decides: bool = True
     carry: Carry = field(default_factory=dict)
     stand_ins: dict[str, Any] = field(default_factory=dict)
     residual: dict[str, Tensor] = field(default_factory=dict)
     sights: dict[str, Tensor] = field(default_factory=dict)
     acted: dict[str, Any] = field(default_factory=dict)
+
+    def text(self) -> tuple[Tensor, int]:
+        """The text so far, int64 `[B, S]`, and at which column this forward's tokens begin in it.
+
+        Negative where nothing is known, on padding, and beyond a prompt's end.
+        """
+        tokens = torch.full_like(self.real, NO_TOKEN, dtype=torch.long) if self.tokens is None else self.tokens.long()
+        wanted = self.real if self.step is None else self.real & (self.step <= 0)
+        tokens = torch.where(wanted, tokens, NO_TOKEN)
+        return (tokens, 0) if self.before is None else (torch.cat([self.before, tokens], 1), self.before.shape[1])
+
+    def column(self, number: int) -> "Call":
+        """One token of it on its own, as one more on a cached text."""
+        tokens = None if self.tokens is None else self.tokens[:, number : number + 1]
+        return Call(Mode.CONTINUE, self.real[:, number : number + 1], tokens)
 
 
 @dataclass
@@ -76,12 +96,17 @@ class Generation:
     Attributes:
         columns: columns of its prompt, padding and cached turns included.
         prompt_mask: `[rows, columns]`, False on padding; None until known.
+        text: int64 `[rows, columns]`, the prompt as far as it is known, `NO_TOKEN` elsewhere; None where it is not.
+        said: int64 `[rows]`, how many of each row's last tokens are not prompt but the beginning of the answer of an
+            edit; None where that is so nowhere.
         pending: the call of the forward that was just prepared, in a tuple of one.
         carry: what was decided for its rows.
     """
 
     columns: int
     prompt_mask: Tensor | None = None
+    text: Tensor | None = None
+    said: Tensor | None = None
     pending: tuple[Call | None] | None = None
     carry: Carry = field(default_factory=dict)
 
@@ -98,6 +123,7 @@ class Context(threading.local):
         self.questions: Sequence[str | None] | None = None
         self.stand_ins: dict[str, Any] | None = None
         self.route: Carry = {}
+        self.watched: list[Call] | None = None
 
     def __deepcopy__(self, memo: dict) -> "Context":
         return Context()
@@ -113,6 +139,13 @@ class Context(threading.local):
         finally:
             for name, value in before.items():
                 setattr(self, name, value)
+
+
+def untracked() -> bool:
+    """Whether a forward is being compiled or captured, so that nothing may be looked up for it."""
+    if torch.compiler.is_compiling():
+        return True
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
 def real_tokens(mask: Tensor | None, shape: tuple[int, int], device: torch.device) -> Tensor:
@@ -132,12 +165,15 @@ def tail_after(tokens: Tensor | None, step: Tensor, real: Tensor, window: int) -
     return tail.scatter(1, slot, torch.where(inside, tokens, NO_TOKEN))[:, :window]
 
 
-def call_of_forward(inputs: dict[str, Any], carry: Carry | None, window: int, lengths: Tensor | None) -> Call:
+def call_of_forward(
+    inputs: dict[str, Any], carry: Carry | None, before: Tensor | None, window: int, lengths: Tensor | None
+) -> Call:
     """The call of a forward that is not part of `generate`.
 
     Args:
         inputs: the host's arguments by name.
         carry: what earlier forwards left with the cache; None where there is no cache or it is new.
+        before: as in `Call`.
         window: W, the longest answer that a memory of this host holds, in tokens.
         lengths: int64 `[B]`, tokens of each row's prompt, or None.
     """
@@ -146,16 +182,18 @@ def call_of_forward(inputs: dict[str, Any], carry: Carry | None, window: int, le
     if given is None:
         raise ValueError("the host was called without input_ids or inputs_embeds")
     shape, device = (given.shape[0], given.shape[1]), given.device
+    start = None if untracked() else 0 if before is None else before.shape[1]
+    known: dict[str, Any] = {"before": before, "start": start, "carry": dict(carry or {})}
     real = real_tokens(inputs.get("attention_mask"), shape, device)
     labels = inputs.get("labels")
     if lengths is None and labels is None:
         mode = Mode.CONTINUE if carry is not None and shape[1] == 1 else Mode.SCAN
-        return Call(mode, real, tokens, carry=dict(carry or {}))
+        return Call(mode, real, tokens, **known)
     position = real.long().cumsum(1) - 1
     end = lengths.to(device) - 1 if lengths is not None else end_from_labels(cast(Tensor, labels), position, real)
     silent = (end < 0)[:, None]
     step = torch.where(silent | (position < 0), -shape[1] - 1, position - end[:, None])
-    return Call(Mode.BOUNDARY, real, tokens, step, tail_after(tokens, step, real, window), carry=dict(carry or {}))
+    return Call(Mode.BOUNDARY, real, tokens, step, tail_after(tokens, step, real, window), **known)
 
 
 def end_from_labels(labels: Tensor, position: Tensor, real: Tensor) -> Tensor:
@@ -187,18 +225,39 @@ def call_of_generation(
     real = torch.ones_like(step, dtype=torch.bool)
     if start < end and generation.prompt_mask is not None:
         step, real = _steps_in_prompt(generation, step, start, min(columns, end))
+    if generation.said is not None:
+        step = step + _for_rows(generation.said, rows)[:, None].to(device)
+    for key, state in generation.carry.items():
+        generation.carry[key] = {name: _for_rows(tensor, rows) for name, tensor in state.items()}
+    tail, before = _tail_of(generation, ids, columns - end, window), None
+    if start < end and start > 0 and generation.text is not None:
+        before = _for_rows(generation.text, rows)[:, :start].to(device)
+    return Call(Mode.BOUNDARY, real, tokens, step, tail, before, start, start < end, generation.carry)
+
+
+def _tail_of(generation: Generation, ids: Tensor, count: int, window: int) -> Tensor:
+    """Int64 `[B, window]`: the tokens after each row's prompt, `count` of them in the newest columns of `ids`."""
+    rows, device = ids.shape[0], ids.device
     tail = torch.full((rows, window), NO_TOKEN, dtype=torch.long, device=device)
-    known = min(columns - end, window)
-    if known > 0:
-        tail[:, :known] = ids[:, ids.shape[1] - (columns - end) :][:, :known]
-    text = ids[:, : ids.shape[1] - max(0, columns - end)] if ids.shape[1] == columns else None
-    return Call(Mode.BOUNDARY, real, tokens, step, tail, text, start < end, generation.carry)
+    after = ids[:, ids.shape[1] - count :][:, :window].long() if count > 0 else tail[:, :0]
+    if generation.said is None or generation.text is None:
+        tail[:, : after.shape[1]] = after
+        return tail
+    said = _for_rows(generation.said, rows).to(device)
+    most = int(said.max())
+    text = _for_rows(generation.text, rows).to(device)[:, generation.columns - most :]
+    after = torch.cat([text, after, tail], 1)
+    return after.gather(1, (most - said)[:, None] + torch.arange(window, device=device))
+
+
+def _for_rows(values: Tensor, rows: int) -> Tensor:
+    """What is known of prompts, for the rows that came of them: beams, several sequences."""
+    return values if values.shape[0] == rows else values.repeat_interleave(rows // values.shape[0], dim=0)
 
 
 def _steps_in_prompt(generation: Generation, step: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
     """Replace the steps of prompt columns by counts of real tokens, so that padding on either side is skipped."""
-    mask = generation.prompt_mask.bool()  # type: ignore[union-attr]
-    mask = mask.repeat_interleave(step.shape[0] // mask.shape[0], dim=0).to(step.device)
+    mask = _for_rows(generation.prompt_mask.bool(), step.shape[0]).to(step.device)  # type: ignore[union-attr]
     position = mask.long().cumsum(1) - 1
     inside = torch.where(position < 0, -generation.columns - 1, position - position[:, -1:])
     step = torch.cat([inside[:, start:stop], step[:, stop - start :]], 1)

@@ -6,7 +6,6 @@ in every optimiser step, so that a step costs the blocks above only. This holds 
 
 import copy
 import dataclasses
-import inspect
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from editmem import compat
 from editmem.call import IGNORED_LABEL, Call, Context, Mode, tail_after
 from editmem.edit import EncodedEdit
 from editmem.errors import InvalidEditError
@@ -104,7 +104,7 @@ def vision_of(seen: Sequence[tuple[Mapping[str, Tensor], int, int]], batch: Batc
     width, vision = batch.ids.shape[1], {}
     for name in seen[0][0]:
         parts = [part[name] for part, _, _ in seen]
-        of_tokens = [p.ndim > 1 and p.shape[1] == plain for p, (_, plain, _) in zip(parts, seen, strict=True)]
+        of_tokens = [compat.is_per_token(name, p, (1, plain)) for p, (_, plain, _) in zip(parts, seen, strict=True)]
         if all(of_tokens):
             ends = (batch.step == 0).long().argmax(1).tolist()
             parts = [
@@ -136,8 +136,8 @@ class Runner:
 
     def __init__(self, host: Host, site: SiteInfo, context: Context) -> None:
         self.host, self.site, self.context = host, site, context
-        parameters = inspect.signature(host.model.forward).parameters
-        self.options = {name for name in ("position_ids", "logits_to_keep", "use_cache") if name in parameters}
+        parameters = compat.parameter_names(host.model.forward)
+        self.options = {name for name in compat.OPTIONAL if name in parameters}
 
     def logits(self, batch: Batch, stand_in: nn.Module | Callable | None) -> Tensor:
         """Logits `[B, L, V]` of the target's tokens, with `stand_in` in place of the site's memories if given."""
@@ -179,7 +179,7 @@ class Runner:
             said.append(out.logits[:, -1].argmax(-1))
             mask = nn.functional.pad(mask, (0, 1), value=1)
             tokens, lengths = said[-1][:, None], None
-            inputs["past_key_values"] = out.past_key_values
+            inputs |= compat.given_cache(self.host.model, compat.cache_of(out))
         return torch.stack(said, 1).tolist()
 
     def _greedy_seeing(self, batch: Batch, count: int, pad: int, bare: bool) -> list[list[int]]:

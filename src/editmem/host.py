@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from editmem import compat
 from editmem.errors import HostError
 
 if TYPE_CHECKING:  # these take seconds to import; whoever has a model has paid for them already
@@ -79,11 +80,7 @@ class Host:
     @property
     def image_token(self) -> int | None:
         """The id that stands for a part of a picture in a prompt; None where the host sees none."""
-        config = self.model.config
-        for name in ("image_token_id", "image_token_index"):
-            if (token := getattr(config, name, None)) is not None:
-                return int(token)
-        return None
+        return compat.image_token(self.model.config)
 
     @property
     def vision(self) -> list[nn.Module]:

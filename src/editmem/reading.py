@@ -2,8 +2,6 @@
 
 import dataclasses
 import functools
-import inspect
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,28 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from editmem.call import IGNORED_LABEL, end_from_labels, real_tokens
+from editmem import caches, compat
+from editmem.call import IGNORED_LABEL, PADDING, end_from_labels, real_tokens
 from editmem.edit import Edit, EncodedEdit
 from editmem.evidence import Evidence, Said
 from editmem.fit import Batch, Runner, collate
 from editmem.memory.base import Match, Prompts
 from editmem.memory.memeic import MemeicMemory
-
-COMPOSED = "_editmem_composed"
-
-
-@dataclass(frozen=True)
-class Composed:
-    """What a cache holds in place of the text that it was made from.
-
-    Attributes:
-        ids, mask: int64 `[B, S]`, the text with evidence.
-        columns: T, of the text as it was given.
-    """
-
-    ids: Tensor
-    mask: Tensor
-    columns: int
 
 
 @dataclass(frozen=True)
@@ -53,32 +36,22 @@ class Reading:
     place: Tensor | None = None
     keep: int = 0
 
-    @property
-    def composed(self) -> Composed | None:
-        if self.place is None:
-            return None
-        return Composed(self.inputs["input_ids"], self.inputs["attention_mask"], self.place.shape[1])
+    def generating(self, model: Any) -> dict[str, Any]:
+        """The arguments for `generate` of the model."""
+        added = 0 if self.place is None else self.inputs["input_ids"].shape[1] - self.place.shape[1]
+        return compat.longer(model, self.inputs, added) if added else dict(self.inputs)
 
-    def generating(self) -> dict[str, Any]:
-        """The arguments for `generate`."""
-        inputs, added = dict(self.inputs), 0
-        if self.place is not None:
-            added = inputs["input_ids"].shape[1] - self.place.shape[1]
-        if inputs.get("max_length") is not None:
-            inputs["max_length"] += added
-        return inputs
-
-    def leave(self, out: Any) -> None:
-        """Note on the cache that `generate` or a forward returned what it was made from."""
-        cache = getattr(out, "past_key_values", None)
-        if cache is not None and self.composed is not None:
-            setattr(cache, COMPOSED, self.composed)
+    def leave(self, cache: Any) -> None:
+        """Note on the cache that `generate` or a forward filled that its text has evidence in it."""
+        if cache is not None and self.place is not None:
+            columns = self.inputs["input_ids"].shape[1]
+            caches.compose(cache, caches.Composed(columns - self.place.shape[1], columns))
 
     def restore(self, out: Any) -> Any:
         """The host's output with logits for the columns that were given; at a prompt's own, those of its new text."""
-        if self.place is None or isinstance(out, tuple):
+        if self.place is None:
             return out
-        self.leave(out)
+        self.leave(compat.cache_of(out))
         place = self.place.to(out.logits.device)
         out.logits = out.logits.gather(1, place[..., None].expand(-1, -1, out.logits.shape[-1]))[:, -self.keep :]
         return out
@@ -120,19 +93,20 @@ class Reader:
         ids = inputs.get("input_ids")
         if ids is None:
             return None
-        cache = inputs.get("past_key_values")
-        begun = cache is not None and int(cache.get_seq_length()) > 0
-        composed = getattr(cache, COMPOSED, None) if begun else None
+        cache = compat.cache_among(inputs)
+        begun = cache is not None and bool(compat.cache_length(cache))
+        note = caches.note_on(cache, ids.shape[0]) if begun else None
+        composed = note is not None and note.composed is not None
         if begun and not generating:
-            return None if composed is None else _continued(inputs, composed, {}, False)
+            return _continued(inputs, note, {}, False) if composed else None
         real = real_tokens(inputs.get("attention_mask"), (ids.shape[0], ids.shape[1]), ids.device)
         lengths = self._lengths(inputs, real, lengths)
         vision = {name: value for name, value in inputs.items() if name in self._sights}
         found, _ = self.find(ids, real, lengths, vision)
         nothing = bool(((found["acting"] < 0) & (found["visual"] < 0)).all())
         route = {} if nothing else {self.memory.key: found}
-        if composed is not None:
-            return _continued(inputs, composed, route, True)
+        if composed:
+            return _continued(inputs, note, route, True)
         if nothing:
             return None
         if self.memory.spec.evidence is None or begun:
@@ -142,8 +116,7 @@ class Reader:
     @functools.cached_property
     def _sights(self) -> set[str]:
         """The host's inputs that say what is in its pictures, and where."""
-        names = inspect.signature(self.runner.host.model.forward).parameters
-        return {name for name in names if re.search("pixel|image|grid|aspect|token_type|cross_attention_mask", name)}
+        return compat.picture_inputs(compat.parameter_names(self.runner.host.model.forward))
 
     def with_evidence(self, edit: EncodedEdit) -> EncodedEdit:
         """An edit that is learned behind its own evidence too (MemEIC's later training steps)."""
@@ -166,7 +139,7 @@ class Reader:
         added = len(composed) - len(edit.prompt)
         vision = {
             name: torch.nn.functional.pad(part, (0, added))
-            if part.ndim == 2 and part.shape[1] == len(edit.prompt)
+            if part.ndim == 2 and compat.is_per_token(name, part, (1, len(edit.prompt)))
             else part
             for name, part in edit.vision.items()
         }
@@ -280,7 +253,7 @@ class Reader:
         for name, value in inputs.items():
             if name in ("input_ids", "attention_mask", "cache_position", "logits_to_keep"):
                 continue
-            of_tokens = isinstance(value, Tensor) and value.ndim > 1 and value.shape[:2] == real.shape
+            of_tokens = compat.is_per_token(name, value, real.shape)
             if name == "position_ids":
                 if of_tokens:
                     made[name] = (made["attention_mask"].cumsum(1) - 1).clamp(min=0)
@@ -294,19 +267,29 @@ class Reader:
 
 
 def _continued(
-    inputs: Mapping[str, Any], composed: Composed, route: dict[str, dict[str, Tensor]], whole: bool
+    inputs: Mapping[str, Any], note: caches.Note | None, route: dict[str, dict[str, Tensor]], whole: bool
 ) -> Reading:
-    """More of a text whose beginning, with evidence, is in the cache; `inputs` have the `whole` text, or the rest."""
+    """More of a text whose beginning, with evidence, is in the cache; `inputs` have the `whole` text, or the rest.
+
+    Raises:
+        ValueError: if the cache was cut off within the prompt, which was not read as it was given.
+    """
+    assert note is not None
+    assert note.composed is not None
+    assert note.text is not None
+    if note.text.shape[1] < note.composed.end:
+        raise ValueError(
+            f"this cache was cut down to {note.text.shape[1]} columns, inside of a prompt that was read with evidence "
+            f"in it ({note.composed.end} columns); begin with a new cache"
+        )
     made = {name: value for name, value in inputs.items() if name != "cache_position"}
-    ids, mask = inputs["input_ids"], inputs.get("attention_mask")
-    new = ids[:, composed.columns :] if whole else ids
-    rows = ids.shape[0] // composed.mask.shape[0]
-    before = composed.mask.repeat_interleave(rows, dim=0)
-    made["attention_mask"] = torch.cat(
-        [before, torch.ones_like(new) if mask is None else mask[:, composed.columns :]], 1
-    )
+    ids, mask, given = inputs["input_ids"], inputs.get("attention_mask"), note.text.shape[1] - note.composed.added
+    new = ids[:, given:] if whole else ids
+    before = note.text.to(ids.device)
+    after = torch.ones_like(new) if mask is None else mask[:, given:]
+    made["attention_mask"] = torch.cat([(before != PADDING).to(after.dtype), after], 1)
     if whole:
-        made["input_ids"] = torch.cat([composed.ids.repeat_interleave(rows, dim=0), new], 1)
+        made["input_ids"] = torch.cat([before.clamp(min=0).to(ids.dtype), new], 1)
     if isinstance(made.get("position_ids"), Tensor):
         made["position_ids"] = (made["attention_mask"].cumsum(1) - 1).clamp(min=0)[:, -new.shape[1] :]
     return Reading(made, None, route)

@@ -9,15 +9,24 @@ the class back is the whole of detaching.
 
 import copy
 import functools
-import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
-from editmem.call import CARRY, Call, Carry, Context, Generation, call_of_forward, call_of_generation
+from editmem import caches, compat
+from editmem.call import (
+    NO_TOKEN,
+    PADDING,
+    Call,
+    Context,
+    Generation,
+    call_of_forward,
+    call_of_generation,
+    real_tokens,
+)
 from editmem.embeddings import TokenLookup
 from editmem.errors import HostError
 
@@ -31,6 +40,7 @@ class SiteMemory(Protocol):
 
     def __call__(self, x: Tensor, out: Tensor, call: Call) -> Tensor: ...
     def __len__(self) -> int: ...
+    def begun(self, tail: Tensor) -> Tensor: ...
 
 
 class Slots:
@@ -53,11 +63,15 @@ class Slots:
     @property
     def idle(self) -> bool:
         """Whether no memory holds anything, so that a forward may pass untouched."""
-        return not any(len(memory) for site in self.sites.values() for memory in site.memories)
+        return not any(len(memory) for memory in self.memories())
 
     @property
     def window(self) -> int:
-        return max([1, *[memory.window for site in self.sites.values() for memory in site.memories]])
+        return max([1, *[memory.window for memory in self.memories()]])
+
+    def memories(self) -> Iterator[Any]:
+        """What runs at its sites."""
+        return (memory for site in self.sites.values() for memory in site.memories)
 
     def read(self, inputs: dict[str, Any], lengths: Tensor | None, generating: bool) -> Any:
         """What a memory that reads prompts makes of them; None where there is none, or nothing is to be read."""
@@ -207,9 +221,11 @@ class _EntryCall(_Swapped):
             out = super().__call__(*args, **kwargs)  # type: ignore[misc]
         finally:
             context.inside, context.call = False, None
-        cache = _cache_of(out, inputs)
-        if call is not None and cache is not None:
-            setattr(cache, CARRY, call.carry)
+        if call is not None and context.watched is not None:
+            context.watched.append(call)
+        cache = compat.cache_among(inputs) or compat.cache_of(out)
+        if call is not None and cache is not None and not context.generations:
+            caches.leave(cache, caches.note_after(call))
         return out
 
 
@@ -223,7 +239,8 @@ class _GenerateCall(_EntryCall):
         if reading is None:
             return super().__call__(*args, **kwargs)
         with slots.context.setting(lengths=reading.lengths, route=reading.route):
-            return reading.restore(super().__call__(**reading.inputs))
+            out = reading.restore(super().__call__(**{**reading.inputs, "return_dict": True}))
+        return out if compat.returns_dict(self, inputs) else out.to_tuple()
 
     def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
         slots: Slots = self.__dict__[_SLOT]
@@ -232,17 +249,23 @@ class _GenerateCall(_EntryCall):
             return super().generate(inputs, *args, **kwargs)  # type: ignore[misc]
         given = inputs if inputs is not None else kwargs.pop("input_ids", None)
         moved, kwargs = _padding_to_the_left(given, kwargs)
-        reading = slots.read({"input_ids": moved, **kwargs}, None, True)
+        said = _said_before(self, slots, moved, kwargs)
+        lengths = None if said is None or moved is None else _prompt_lengths(moved, kwargs) - said.tokens
+        reading = slots.read({"input_ids": moved, **kwargs}, lengths, True)
         if reading is not None:
-            kwargs = reading.generating()
+            kwargs = reading.generating(self)
             moved = kwargs.pop("input_ids")
-        context.generations.append(_generation_of(moved, kwargs, {} if reading is None else reading.route))
+        generation = _generation_of(moved, kwargs, said)
+        for key, state in ({} if reading is None else reading.route).items():
+            generation.carry[key] = {**generation.carry.get(key, {}), **state}
+        context.generations.append(generation)
         try:
             out = super().generate(moved, *args, **kwargs)  # type: ignore[misc]
         finally:
             context.generations.pop()
+        _note_generated(generation, out, 0 if moved is None else moved.shape[1], kwargs)
         if reading is not None:
-            reading.leave(out)
+            reading.leave(compat.cache_of(out) or compat.cache_among(kwargs))
         return out if moved is given else _with_prompt(out, cast(Tensor, given), cast(Tensor, moved).shape[1])
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -254,32 +277,148 @@ class _GenerateCall(_EntryCall):
             generation.pending = (_prepared_call(generation, input_ids, mask, model_inputs, slots),)
         return model_inputs
 
+    def refuse_packed_rows(self, name: str) -> None:
+        """Refuse to generate from rows that hold several texts, where edits are to act."""
+        if not self.__dict__[_SLOT].idle:
+            raise HostError(
+                f"{name}: continuous batching packs several texts into one row, in which edits cannot be told apart; "
+                "use generate(), or unwrap the model first"
+            )
+
 
 def _next_call(slots: Slots, inputs: dict[str, Any]) -> Call | None:
     context = slots.context
+    if any(inputs.get(name) is not None for name in compat.PACKED):
+        raise HostError("packed rows, which hold several texts each, are not supported while edits are held")
     if context.generations and context.generations[-1].pending is not None:
         generation = context.generations[-1]
         (call,), generation.pending = generation.pending, None  # type: ignore[misc]
     else:
-        carry = getattr(inputs.get("past_key_values"), CARRY, None)
         if inputs.get("input_ids") is None and inputs.get("inputs_embeds") is not None:
             inputs = {**inputs, "input_ids": slots.tokens_of(inputs["inputs_embeds"])}
-        call = call_of_forward(inputs, carry, slots.window, context.lengths)
-        call.carry |= context.route
+        call = _call_by_hand(slots, inputs)
     if call is not None and context.stand_ins is not None:
         call.stand_ins = context.stand_ins
     return call
 
 
-def _generation_of(inputs: Tensor | None, kwargs: dict[str, Any], route: Carry) -> Generation:
+def _call_by_hand(slots: Slots, inputs: dict[str, Any]) -> Call:
+    """The call of a forward outside of `generate`, going on from what is known of its cache."""
+    given = inputs.get("input_ids")
+    given = given if given is not None else inputs.get("inputs_embeds")
+    cache, note, before = compat.cache_among(inputs), None, None
+    if cache is not None and given is not None:
+        note = caches.note_on(cache, given.shape[0])
+        before = caches.text_in(cache, note, given)
+    carry = None if note is None else note.carry
+    call = call_of_forward(inputs, carry, before, slots.window, slots.context.lengths)
+    for key, state in slots.context.route.items():
+        call.carry[key] = {**call.carry.get(key, {}), **state}
+    return call
+
+
+@dataclass(frozen=True)
+class _Said:
+    """Answers that prompts end in the middle of.
+
+    Attributes:
+        tokens: int64 `[B]`, how many of each row's last tokens are the beginning of an answer.
+        edits: by memory, int64 `[B]`, the entry that says it, -1 for none.
+    """
+
+    tokens: Tensor
+    edits: Mapping[str, Tensor]
+
+
+def _prompt_lengths(ids: Tensor, kwargs: Mapping[str, Any]) -> Tensor:
+    return real_tokens(kwargs.get("attention_mask"), (ids.shape[0], ids.shape[1]), ids.device).sum(1)
+
+
+def _said_before(model: Any, slots: Slots, ids: Tensor | None, kwargs: Mapping[str, Any]) -> _Said | None:
+    """Whether prompts end in the middle of an answer, as where an answer that was cut off is gone on with.
+
+    The text is looked at again as if the prompt had ended before: in most cases no text ends like an answer begins, and
+    nothing is run.
+    """
     mask = kwargs.get("attention_mask")
-    if isinstance(mask, Tensor) and mask.ndim == 2:
-        return Generation(mask.shape[1], mask, carry=dict(route))
-    if (embeds := kwargs.get("inputs_embeds")) is not None:
-        return Generation(embeds.shape[1])
-    return Generation(
-        1 if inputs is None else inputs.shape[1], carry=dict(route)
-    )  # without a prompt, `generate` starts from one token
+    whole = ids is not None and (not isinstance(mask, Tensor) or mask.shape == ids.shape)
+    if ids is None or not whole or slots.context.stand_ins is not None or ids.shape[1] < 2:
+        return None
+    tail = torch.where(real_tokens(mask, (ids.shape[0], ids.shape[1]), ids.device), ids.long(), PADDING)
+    tail = tail[:, 1:][:, -(slots.window - 1) :] if slots.window > 1 else tail[:, :0]
+    begun = torch.zeros_like(tail, dtype=torch.bool)
+    for memory in slots.memories():
+        begun |= memory.begun(tail)
+    if not bool(begun.any()):
+        return None
+    taken, edits = torch.zeros_like(tail[:, 0]), dict[str, Tensor]()
+    for count in range(tail.shape[1], 0, -1):  # the earliest answer that is still being said
+        candidate = begun[:, count - 1] & (taken == 0)
+        if bool(candidate.any()):
+            for key, edit in _still_said(model, slots, ids, kwargs, torch.where(candidate, count, taken)).items():
+                acts = candidate & (edit >= 0)
+                edits[key] = torch.where(acts, edit, edits.get(key, torch.full_like(edit, -1)))
+                taken = torch.where(acts, count, taken)
+    return _Said(taken, edits) if edits and bool(taken.any()) else None
+
+
+def _still_said(model: Any, slots: Slots, ids: Tensor, kwargs: Mapping[str, Any], said: Tensor) -> dict[str, Tensor]:
+    """By memory the entry that acts at the end of each text, -1 for none, if prompts ended `said` tokens before."""
+    taken = model._parameter_names
+    inputs = {name: value for name, value in compat.without_cache(kwargs).items() if name in taken and name != "labels"}
+    options = {"use_cache": False, "logits_to_keep": 1}
+    inputs |= {name: value for name, value in options.items() if name in taken}
+    watched: list[Call] = []
+    lengths = _prompt_lengths(ids, kwargs) - said
+    with torch.no_grad(), slots.context.setting(generations=[], lengths=lengths, watched=watched):
+        model(input_ids=ids, **inputs)
+    states = {key: state for call in watched for key, state in call.carry.items() if "step" in state}
+    return {key: torch.where(state["step"] >= said, state["edit"], -1) for key, state in states.items()}
+
+
+def _generation_of(ids: Tensor | None, kwargs: dict[str, Any], said: _Said | None) -> Generation:
+    mask, embeds = kwargs.get("attention_mask"), kwargs.get("inputs_embeds")
+    if not isinstance(mask, Tensor) or mask.ndim != 2:
+        mask = None
+    if mask is not None:
+        columns = mask.shape[1]
+    elif embeds is not None:
+        columns = embeds.shape[1]
+    else:
+        columns = 1 if ids is None else ids.shape[1]  # without a prompt, `generate` starts from one token
+    generation = Generation(columns, mask)
+    if ids is None or ids.shape[1] > columns:
+        return generation
+    cache = compat.cache_among(kwargs)
+    note = None if cache is None else caches.note_on(cache, ids.shape[0])
+    text = nn.functional.pad(ids.long(), (columns - ids.shape[1], 0), value=NO_TOKEN)
+    if note is not None:
+        generation.carry = {key: dict(state) for key, state in note.carry.items()}
+        if note.text is not None and note.text.shape[1] == columns - ids.shape[1]:
+            text = torch.cat([note.text.to(ids.device), ids.long()], 1)
+    generation.text = text if mask is None else torch.where(mask.to(text.device).bool(), text, PADDING)
+    if said is not None:
+        generation.said = said.tokens
+        for key, edit in said.edits.items():
+            generation.carry[key] = {**generation.carry.get(key, {}), "edit": edit}
+    return generation
+
+
+def _note_generated(generation: Generation, out: Any, given: int, kwargs: Mapping[str, Any]) -> None:
+    """Note on the cache that `generate` leaves what it holds; `given` is how many columns of ids it was given."""
+    cache = compat.cache_of(out) or compat.cache_among(kwargs)
+    length = None if cache is None else compat.cache_length(cache)
+    if cache is None or length is None or generation.text is None or getattr(out, "beam_indices", None) is not None:
+        return
+    sequences = out if isinstance(out, Tensor) else out.sequences
+    rows = sequences.shape[0]
+    if rows % generation.text.shape[0]:
+        return
+    text = generation.text.repeat_interleave(rows // generation.text.shape[0], dim=0)
+    text = torch.cat([text, sequences[:, given:].to(text.device, torch.long)], 1)
+    note = caches.Note(text, generation.carry).aligned(length)
+    if note is not None:
+        caches.leave(cache, note)
 
 
 def _padding_to_the_left(ids: Tensor | None, kwargs: dict[str, Any]) -> tuple[Tensor | None, dict[str, Any]]:
@@ -294,12 +433,12 @@ def _padding_to_the_left(ids: Tensor | None, kwargs: dict[str, Any]) -> tuple[Te
         return ids, kwargs
     order = mask.bool().to(torch.uint8).argsort(dim=1, stable=True)
 
-    def moved(value: Any) -> Any:
-        if not isinstance(value, Tensor) or value.shape[:2] != mask.shape:
+    def moved(name: str, value: Any) -> Any:
+        if not compat.is_per_token(name, value, mask.shape):
             return value
         return value.take_along_dim(order.view(*order.shape, *[1] * (value.ndim - 2)), dim=1)
 
-    return moved(ids), {name: moved(value) for name, value in kwargs.items()}
+    return moved("input_ids", ids), {name: moved(name, value) for name, value in kwargs.items()}
 
 
 def _with_prompt(out: Any, prompt: Tensor, columns: int) -> Any:
@@ -322,28 +461,18 @@ def _prepared_call(
     new = tokens.shape[1] if tokens is not None else embeds.shape[1]
     columns = mask.shape[1] if isinstance(mask, Tensor) and mask.ndim == 2 else ids.shape[1]
     if columns < generation.columns and mask is None:  # a chunk of the prompt
-        columns = new + int(model_inputs["past_key_values"].get_seq_length())
+        columns = new + (compat.cache_length(compat.cache_among(model_inputs)) or 0)
     if generation.prompt_mask is None and isinstance(mask, Tensor) and mask.ndim == 2:
         known = mask[:, : generation.columns]
         generation.prompt_mask = nn.functional.pad(known, (0, generation.columns - known.shape[1]), value=1)
     return call_of_generation(generation, ids, tokens, new, columns, slots.window)
 
 
-def _cache_of(out: Any, inputs: dict[str, Any]) -> Any:
-    """The KV cache that this forward filled, if it has one that outlives it."""
-    cache = inputs.get("past_key_values")
-    if cache is None:
-        cache = getattr(out, "past_key_values", None)
-    if cache is None and isinstance(out, tuple):
-        cache = next((item for item in out if hasattr(item, "get_seq_length")), None)
-    return cache
-
-
 def _subclass(mixin: type, cls: type) -> type:
     """A subclass that passes for `cls`: checkpoints and pipelines go by the name of the class."""
     names: dict[str, Any] = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
     names["_host_class"] = cls
-    names["_parameter_names"] = tuple(inspect.signature(cls.forward).parameters)[1:]  # type: ignore[attr-defined]
+    names["_parameter_names"] = compat.parameter_names(cls.forward)  # type: ignore[attr-defined]
     return type(cls.__name__, (mixin, cls), names)
 
 
@@ -372,7 +501,21 @@ def _generating_class(cls: Any) -> type:
     made = _subclass(_GenerateCall, cls)
     for name in ("generate", "prepare_inputs_for_generation"):
         setattr(made, name, _with_signature_of(getattr(cls, name), getattr(_GenerateCall, name)))
+    for name in compat.CONTINUOUS_BATCHING:
+        if hasattr(cls, name):
+            setattr(made, name, _refusing(getattr(cls, name), name))
     return made
+
+
+def _refusing(original: Callable, name: str) -> Callable:
+    """A method that is refused where edits are held."""
+
+    @functools.wraps(original)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        self.refuse_packed_rows(name)
+        return original(self, *args, **kwargs)
+
+    return method
 
 
 def _with_signature_of(original: Callable, ours: Callable) -> Callable:

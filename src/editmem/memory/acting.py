@@ -5,12 +5,12 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from editmem.call import Call, Mode
-from editmem.memory.answers import Action, Reach, follow, last_action, scan
+from editmem.call import KEPT, Call, Mode
+from editmem.memory.answers import HISTORY, Action, Reach, follow, last_action, recorded, resumed, scan
 from editmem.memory.base import Memory
 from editmem.memory.router import prompt_ends
 
-POOLED = ("sum", "count", "text")
+LASTING = ("sum", "count", *HISTORY)
 """What deciding keeps of a text from one forward to the next."""
 
 
@@ -44,34 +44,61 @@ class ActingMemory(Memory):
 
     def act(self, x: Tensor, out: Tensor, call: Call) -> Action | None:
         """What acts on which token; None where certainly nothing does."""
-        state = call.carry.get(self.key, {})
-        pooled = {name: state[name] for name in POOLED if name in state}
+        state = self._in_step(call.carry.get(self.key, {}), call)
+        lasting = {name: state[name] for name in LASTING if name in state}
         if call.mode is Mode.SCAN or (call.mode is Mode.BOUNDARY and call.decides):
-            return self._decided(x, out, call, state, pooled)
-        self.observe(x, out, call, pooled)
+            return self._decided(x, out, call, state, lasting)
+        self.observe(x, out, call, lasting)
         if "edit" not in state or _surely_silent(state["edit"]):
-            call.carry[self.key] = {**state, **pooled}
+            call.carry[self.key] = {**state, **lasting}
             return None
         if call.mode is Mode.BOUNDARY:
-            call.carry[self.key] = {**state, **pooled}
+            call.carry[self.key] = {**state, **lasting}
             return follow(call, state["edit"], self.reach)
         action, carried = self.proceed(call, state)
-        call.carry[self.key] = {**pooled, **carried}
+        call.carry[self.key] = {**lasting, **carried}
         return action
 
+    def _in_step(self, state: dict[str, Tensor], call: Call) -> dict[str, Tensor]:
+        """What was carried, worked out anew where the end of the text was taken away since. A running mean cannot be:
+        it begins again."""
+        if KEPT not in state:
+            return state
+        if call.before is None or "ends" not in state:
+            return {}
+        history = {name: state[name] for name in HISTORY}
+        history["ended"] = torch.where(history["ends"] < state[KEPT][:, None], history["ended"], -1)
+        action, whole = resumed(call.before, history, self.reach, self.window)
+        return {**history, **self.remember(action, whole)}
+
     def _decided(
-        self, x: Tensor, out: Tensor, call: Call, state: dict[str, Tensor], pooled: dict[str, Tensor]
+        self, x: Tensor, out: Tensor, call: Call, state: dict[str, Tensor], lasting: dict[str, Tensor]
     ) -> Action:
-        edit = self.decide(x, out, call, pooled)
+        edit = self.decide(x, out, call, lasting)
+        lasting |= recorded(call, edit, lasting)
         if call.mode is Mode.SCAN:
-            action = scan(call, edit, self.reach, self.window)
-            call.carry[self.key] = {**pooled, **self.remember(action, call)}
+            action = self._gone_on_with(scan(call, edit, self.reach, self.window), call, state)
+            call.carry[self.key] = {**lasting, **self.remember(action, call)}
             return action
         if "edit" in state:
             edit = torch.where(prompt_ends(call)[1], edit, state["edit"])
         action = follow(call, edit, self.reach)
-        call.carry[self.key] = {**pooled, **self.remember(action, call), "edit": edit}
+        call.carry[self.key] = {**lasting, **self.remember(action, call), "edit": edit}
         return action
+
+    def _gone_on_with(self, action: Action, call: Call, state: dict[str, Tensor]) -> Action:
+        """The action, but for rows that begin with more of an answer that the cached text ends in the middle of."""
+        if "step" not in state or _surely_silent(state["edit"]):
+            return action
+        edit, step, active = action.edit.clone(), action.step.clone(), action.active.clone()
+        for number in range(min(call.real.shape[1], self.window)):
+            one = call.column(number)
+            more, carried = self.proceed(one, state)
+            state = {name: torch.where(one.real[:, 0], value, state[name]) for name, value in carried.items()}
+            edit[:, number] = torch.where(more.active[:, 0], more.edit[:, 0], edit[:, number])
+            step[:, number] = torch.where(more.active[:, 0], more.step[:, 0], step[:, number])
+            active[:, number] |= more.active[:, 0]
+        return Action(edit, step, active)
 
 
 def _surely_silent(edit: Tensor) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from editmem.call import NO_TOKEN, Call, Mode
+from editmem.call import NO_TOKEN, PADDING, Call, Mode
 
 
 @dataclass(frozen=True)
@@ -116,3 +116,45 @@ def proceed(call: Call, carried: dict[str, Tensor], targets: Tensor, lengths: Te
         & call.real
     )
     return Action(row[:, None], step[:, None] + 1, active)
+
+
+HISTORY = ("ends", "ended")
+"""What a carry keeps of all decisions on a text, int64 `[B, K]` each: the columns where prompts end, and the edits."""
+
+
+def recorded(call: Call, edit: Tensor, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The `HISTORY` after a forward that decided on `edit` (`[B]` or `[B, T]`); as before where columns are unknown."""
+    before = {name: state[name] for name in HISTORY if name in state}
+    if call.start is None:
+        return before
+    columns = torch.arange(call.real.shape[1], device=edit.device).expand_as(call.real)
+    if call.mode is not Mode.SCAN:
+        assert call.step is not None
+        is_end = (call.step == 0) & call.real
+        columns = torch.where(is_end, columns, -call.start - 1).amax(1, keepdim=True)
+        edit = edit[:, None]
+    ends = columns + call.start
+    if before:
+        ends, edit = torch.cat([before["ends"], ends], 1), torch.cat([before["ended"], edit], 1)
+    return {"ends": ends, "ended": edit}
+
+
+def resumed(text: Tensor, state: dict[str, Tensor], reach: Reach, window: int) -> tuple[Action, Call]:
+    """What acts in a text of which all is known, as where the end of a cache was taken away.
+
+    Args:
+        text: int64 `[B, S]`, as in `Call.before`.
+        state: with the `HISTORY`; decisions beyond the text do not count.
+        reach, window: as of `scan`.
+
+    Returns:
+        the action, and the forward that would have read the text; both with padding on the left.
+    """
+    ends, ended = state["ends"], state["ended"]
+    known = (ends >= 0) & (ends < text.shape[1])
+    decided = torch.full((text.shape[0], text.shape[1] + 1), -1, dtype=torch.long, device=text.device)
+    decided = decided.scatter(1, torch.where(known, ends, text.shape[1]), torch.where(known, ended, -1))[:, :-1]
+    order = (text != PADDING).to(torch.uint8).argsort(dim=1, stable=True)
+    text, decided = text.gather(1, order), decided.gather(1, order)
+    call = Call(Mode.SCAN, text != PADDING, text)
+    return scan(call, decided, reach, window), call

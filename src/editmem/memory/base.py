@@ -214,6 +214,10 @@ class Memory(nn.Module, ABC):
         """How many tokens after a prompt's end it may act on: the longest target it holds, rounded up."""
         return self.targets.window
 
+    def begun(self, tail: Tensor) -> Tensor:
+        """Which endings of texts may be the beginning of an answer that it holds; see `Targets.begun`."""
+        return self.targets.begun(tail)
+
     @abstractmethod
     def forward(self, x: Tensor, out: Tensor, call: Call) -> Tensor:
         """The output to use.

@@ -8,14 +8,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from editmem.call import Call, Mode
+from editmem.call import KEPT, Call, Mode
 from editmem.edit import EncodedEdit
 from editmem.errors import HostError, SpecError
 from editmem.evidence import FORMS
 from editmem.host import Host, SiteInfo
 from editmem.indexes import INDEXES
 from editmem.memory.adapters import AdapterDraft, DualAdapters, add
-from editmem.memory.answers import Action, follow, last_action, proceed, reach_of
+from editmem.memory.answers import Action, Reach, follow, last_action, proceed, reach_of, recorded, resumed
 from editmem.memory.base import (
     Calibration,
     Draft,
@@ -267,17 +267,19 @@ class MemeicMemory(Memory):
 
     def _action(self, call: Call) -> Action | None:
         state = call.carry.get(self.key)
-        if state is None or call.mode is Mode.SCAN:
+        if state is None or "acting" not in state or call.mode is Mode.SCAN:
             call.carry.pop(self.key, None)
             return None
         if self.targets.lengths.data.device != call.real.device:
             self.to(call.real.device)
-        rows = call.real.shape[0]
-        if state["acting"].shape[0] != rows:  # beams
-            state = {name: tensor.repeat_interleave(rows // tensor.shape[0]) for name, tensor in state.items()}
         tokens, lengths = self.targets.tokens.data, self.targets.lengths.data
+        reach = reach_of(tokens, lengths)
+        if KEPT in state:
+            state = _in_step(state, call, reach, tokens.shape[1])
         if call.mode is Mode.BOUNDARY:
-            action = follow(call, state["acting"], reach_of(tokens, lengths))
+            action = follow(call, state["acting"], reach)
+            if call.decides:
+                state |= recorded(call, state["acting"], {})
         else:
             action = proceed(call, state, tokens, lengths)
         call.carry[self.key] = {**state, **last_action(action, call)}
@@ -362,3 +364,15 @@ class MemeicMemory(Memory):
         for part, module in self._parts().items():
             module.load(under(tensors, part))
         self.calibrated = True
+
+
+def _in_step(state: dict[str, Tensor], call: Call, reach: Reach, window: int) -> dict[str, Tensor]:
+    """What was decided on a text, worked out anew where the end of it was taken away since."""
+    ends = state.get("ends")
+    gone = torch.ones_like(state[KEPT], dtype=torch.bool) if ends is None else ends[:, 0] >= state[KEPT]
+    found = {name: torch.where(gone, -1, state[name]) for name in ("acting", "visual", "textual")}
+    if call.before is None or ends is None:
+        none = torch.full_like(found["acting"], -1)
+        return {**found, "edit": none, "step": none}
+    history = {"ends": ends, "ended": found["acting"][:, None]}
+    return {**found, **history, **last_action(*resumed(call.before, history, reach, window))}

@@ -125,7 +125,7 @@ class NameRouter(Router):
 
     def chats_of(self, call: Call) -> Tensor:
         """Which prompts are turns of a chat, bool `[B]`."""
-        return self.words.turn_starts(self._text(call, {})[0])[:, -1] > 0
+        return self.words.turn_starts(call.text()[0])[:, -1] > 0
 
     def _words_of(self, text: Tensor, subject: Sequence[int] | None) -> tuple[Tensor, Tensor]:
         """Buckets int32 and weights float32 (sum 1) of an edit's weightiest words, `[WIDTH]` each."""
@@ -154,19 +154,19 @@ class NameRouter(Router):
     # Reading
 
     def decide(self, x: Tensor, call: Call, carry: dict[str, Tensor]) -> Tensor:
-        listed, state, shared, found = self._score(call, carry)
+        listed, state, shared, found = self._score(call)
         best, at = (state * shared).max(-1)
         edit = torch.where(found & (best >= self.threshold), listed.gather(1, at), -1)
         return edit.squeeze(1) if call.mode is Mode.BOUNDARY else edit
 
-    def _score(self, call: Call, carry: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _score(self, call: Call) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The short list and how well it fits.
 
         Returns:
             rows int64 `[B, K]`; their states' cosines and their words' shares, float32 `[B, Q, K]`; and bool
             `[B, Q]`, which prompts end here.
         """
-        text, first = self._text(call, carry)
+        text, first = call.text()
         bucket, start = self.words.hashes(text), self.words.turn_starts(text)
         bucket = torch.where(bucket >= 0, bucket % BUCKETS, -1)
         boundary = call.mode is Mode.BOUNDARY
@@ -194,20 +194,8 @@ class NameRouter(Router):
             shared += torch.where(latest >= start[..., None], weights[:, None, :, word], 0)
         return shared
 
-    def _text(self, call: Call, carry: dict[str, Tensor]) -> tuple[Tensor, int]:
-        """The text so far, `[B, S]`, and at which column this forward's tokens begin in it."""
-        if call.text is not None:
-            carry["text"] = call.text  # a prompt that is read in chunks comes with the first one's only
-            return call.text, 0
-        tokens = torch.full_like(call.real, -1, dtype=torch.long) if call.tokens is None else call.tokens
-        wanted = call.real if call.step is None else call.real & (call.step <= 0)
-        tokens = torch.where(wanted, tokens, -1)
-        before = carry.get("text")
-        carry["text"] = tokens if before is None else torch.cat([before, tokens], 1)
-        return carry["text"], 0 if before is None else before.shape[1]
-
     def rank(self, prompts: Prompts, top: int) -> list[list[Match]]:
-        listed, state, shared, _ = self._score(prompts.call, {})
+        listed, state, shared, _ = self._score(prompts.call)
         best = (state * shared)[:, 0].sort(dim=1, descending=True, stable=True)
         threshold = float(self.threshold)
         ranked = []

@@ -31,6 +31,9 @@ class Part(nn.Module):
     def window(self) -> int:
         return self.held[0].window
 
+    def begun(self, tail: Tensor) -> Tensor:
+        return self.held[0].begun(tail)
+
     def forward(self, x: Tensor, out: Tensor, call: Call) -> Tensor:
         return out if self.act is None else self.act(self.number, x, out, call)
 

@@ -26,6 +26,29 @@ class Targets(nn.Module):
         """The longest target, rounded up."""
         return self.tokens.data.shape[1]
 
+    def begun(self, tail: Tensor) -> Tensor:
+        """Which endings of texts are beginnings of targets that go on.
+
+        Args:
+            tail: int64 `[B, n]`, the last tokens of each text.
+
+        Returns:
+            bool `[B, n]`, at `c - 1` whether the last `c` tokens are.
+        """
+        count = tail.shape[1]
+        found = torch.zeros_like(tail, dtype=torch.bool)
+        if not len(self) or not count:
+            return found
+        tokens, lengths = self.tokens.used, self.lengths.used
+        tail = tail.to(tokens.device)
+        first = torch.isin(tail, tokens[:, 0])
+        for row, column in first.nonzero().tolist():
+            said = tail[row, column:]
+            if (c := count - column) < self.window:
+                same = (tokens[:, :c] == said).all(1) & (lengths > c)
+                found[row, c - 1] = bool(same.any())
+        return found
+
     def count(self, edits: Sequence[EncodedEdit]) -> Tensor:
         """Tokens of each edit's target, int64 `[E]`."""
         return torch.tensor([len(edit.target) for edit in edits], device=self.lengths.data.device)
