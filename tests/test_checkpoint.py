@@ -178,6 +178,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_a_killed_save_leaves_a_loadable_folder(saved, tmp_path):
     target = tmp_path / "memory"
     shutil.copytree(saved[0], target)

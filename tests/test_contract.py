@@ -18,6 +18,8 @@ from editmem import METHODS
 from editmem.call import Call, Mode
 from editmem.memory.residual import ResidualMemory
 
+pytestmark = pytest.mark.usefixtures("calibrated_once")
+
 HOSTS = ("llama", "gpt2", "mixtral")
 FIRST, SECOND = ("The capital of Australia is", "Sydney"), ("Bruno plays the", "tuba")
 OTHER = ["Why is the sky blue?", "She went to Brackmoor and saw"]
@@ -241,7 +243,9 @@ def test_gradient_checkpointing(tokenizer):
         return loss.item(), [p.grad.clone() for p in model.parameters() if p.grad is not None]
 
     loss, plain = gradients()
-    model.gradient_checkpointing_enable({"use_reentrant": False})
+    # The name since Transformers 5.2x, and the one before.
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
     again, checkpointed = gradients()
     assert loss == pytest.approx(again)
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(plain, checkpointed, strict=True))
@@ -249,6 +253,7 @@ def test_gradient_checkpointing(tokenizer):
         assert model(input_ids=ids, labels=labels, use_cache=False).loss.item() != pytest.approx(loss)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["compiled", "wrapped"])
 def test_compiling_before_and_after_wrapping(first, tokenizer):
     torch._dynamo.reset()

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 import editmem
 from editmem import Edit
 
-pytestmark = pytest.mark.usefixtures("calibrated_once")
+pytestmark = [pytest.mark.usefixtures("calibrated_once"), pytest.mark.slow]
 
 OWNERS = ("Kenya", "Peru", "France", "Chile", "Japan")
 
@@ -49,7 +49,6 @@ def check(vlm, editor):
     assert [edit and edit.id for edit in found] == [edit.id for edit in given[:4]]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("draw", "method", "count"), [(noise, "external", 40), (shapes, "external", 40), (noise, "memeic", 12)]
 )
