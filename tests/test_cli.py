@@ -1,6 +1,8 @@
 """The command line, as a script would use it."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -93,3 +95,24 @@ def test_other_bad_input(saved):
     unknown = run("forget", "nothing", "--model", "tiny", "--memory", saved / "memory", "--json")
     assert unknown.exit_code == 2
     assert "nothing" in json.loads(unknown.stdout)["error"]
+
+
+_COMMANDS = """
+import sys
+from editmem.cli import app
+folder = sys.argv[1]
+for command in (
+    ["quickstart"],
+    ["edit", "--model", "tiny", "--edits", f"{folder}/edits.jsonl", "--out", f"{folder}/quiet"],
+    ["ask", "The capital of Australia is", "--model", "tiny", "--memory", f"{folder}/quiet", "--explain"],
+    ["forget", "au", "--model", "tiny", "--memory", f"{folder}/quiet"],
+):
+    app(command, standalone_mode=False)
+"""
+
+
+def test_a_user_sees_no_warning(saved):
+    """Nor what other libraries remark on being imported only because they are installed."""
+    done = subprocess.run([sys.executable, "-c", _COMMANDS, saved], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
