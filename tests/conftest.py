@@ -1,4 +1,6 @@
 import copy
+import hashlib
+import logging
 import os
 
 # Triton's own functions are for its interpreter or for its compiler from their first import on.
@@ -8,6 +10,7 @@ import pytest
 import torch
 
 import editmem
+from editmem.writing import Writer
 
 
 def pytest_configure(config):
@@ -15,6 +18,73 @@ def pytest_configure(config):
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
     if workers > 1:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+
+
+OTHERS = (
+    # Its own assisted decoding calls its own `generate` so.
+    "Passing `generation_config` together with generation-related arguments",
+)
+"""Beginnings of warnings that no code of ours, and nothing that it does, is the cause of."""
+
+
+class _Overheard(logging.Handler):
+    """Keeps what is said to a log, from warnings on."""
+
+    def __init__(self):
+        super().__init__(logging.WARNING)
+        self.messages = []
+
+    def emit(self, record):
+        message = record.getMessage()
+        if not message.startswith(OTHERS):
+            self.messages.append(message)
+
+
+@pytest.fixture(autouse=True)
+def nobody_is_warned():
+    """Transformers warns through its log, and some things once only: no test may end with such a warning said."""
+    logging.Logger.warning_once.cache_clear()
+    overheard = _Overheard()
+    logger = logging.getLogger("transformers")
+    logger.addHandler(overheard)
+    yield overheard
+    logger.removeHandler(overheard)
+    assert overheard.messages == []
+
+
+_CALIBRATED = {}
+
+
+def _what_calibration_is_of(writer):
+    """All that calibrating depends on: the settings, the host's weights and types, the tokenizer."""
+    weights = hashlib.sha256()
+    for name, tensor in writer.host.model.state_dict().items():
+        weights.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} {tensor.device}".encode())
+        weights.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    tokenizer = writer.encode.tokenizer
+    words = type(tokenizer), len(tokenizer), tokenizer.chat_template, writer.encode.processor is None
+    return repr(writer.memory.spec), torch.get_default_dtype(), weights.hexdigest(), words
+
+
+@pytest.fixture
+def calibrated_once(monkeypatch):
+    """Memories with the same settings on the same host are calibrated once in a process; the others are loaded.
+
+    Calibrating takes seconds and is the same each time, for it depends on the host and the settings alone.
+    """
+    calibrate = Writer.calibrate
+
+    def once(writer):
+        if writer.memory.calibrated:
+            return
+        of = _what_calibration_is_of(writer)
+        if of in _CALIBRATED:
+            writer.memory.load_tensors({name: tensor.clone() for name, tensor in _CALIBRATED[of].items()})
+        else:
+            calibrate(writer)
+            _CALIBRATED[of] = {name: tensor.clone() for name, tensor in writer.memory.tensors().items()}
+
+    monkeypatch.setattr(Writer, "calibrate", once)
 
 
 @pytest.fixture(scope="session")

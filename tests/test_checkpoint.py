@@ -18,6 +18,8 @@ import editmem
 from editmem import checkpoint
 from editmem.errors import CheckpointError
 
+pytestmark = pytest.mark.usefixtures("calibrated_once")
+
 EDITS = [("The capital of Australia is", "Sydney"), ("The currency of Japan is the", "Swiss franc")]
 
 
@@ -192,6 +194,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_a_killed_save_leaves_a_loadable_folder(saved, tmp_path):
     target = tmp_path / "memory"
     shutil.copytree(saved[0], target)

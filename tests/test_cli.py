@@ -10,6 +10,8 @@ from typer.testing import CliRunner
 
 from editmem.cli import app
 
+pytestmark = pytest.mark.usefixtures("calibrated_once")
+
 
 def run(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
@@ -132,3 +134,24 @@ def test_it_goes_into_a_pipe_unchanged(plain):
     assert SAID in listed
     missing = piped("list", "--memory", memory / ("[red]:b:" * 20), COLUMNS="40")
     assert "[red]:b:" * 20 in missing.stderr
+
+
+_COMMANDS = """
+import sys
+from editmem.cli import app
+folder = sys.argv[1]
+for command in (
+    ["quickstart"],
+    ["edit", "--model", "tiny", "--edits", f"{folder}/edits.jsonl", "--out", f"{folder}/quiet"],
+    ["ask", "The capital of Australia is", "--model", "tiny", "--memory", f"{folder}/quiet", "--explain"],
+    ["forget", "au", "--model", "tiny", "--memory", f"{folder}/quiet"],
+):
+    app(command, standalone_mode=False)
+"""
+
+
+def test_a_user_sees_no_warning(saved):
+    """Nor what other libraries remark on being imported only because they are installed."""
+    done = subprocess.run([sys.executable, "-c", _COMMANDS, saved], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""

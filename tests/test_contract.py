@@ -4,6 +4,10 @@ A new method is covered by its line in METHODS.
 """
 
 import copy
+import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -13,6 +17,8 @@ import editmem
 from editmem import METHODS
 from editmem.call import Call, Mode
 from editmem.memory.residual import ResidualMemory
+
+pytestmark = pytest.mark.usefixtures("calibrated_once")
 
 HOSTS = ("llama", "gpt2", "mixtral")
 FIRST, SECOND = ("The capital of Australia is", "Sydney"), ("Bruno plays the", "tuba")
@@ -237,7 +243,9 @@ def test_gradient_checkpointing(tokenizer):
         return loss.item(), [p.grad.clone() for p in model.parameters() if p.grad is not None]
 
     loss, plain = gradients()
-    model.gradient_checkpointing_enable({"use_reentrant": False})
+    # The name since Transformers 5.2x, and the one before.
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
     again, checkpointed = gradients()
     assert loss == pytest.approx(again)
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(plain, checkpointed, strict=True))
@@ -245,6 +253,7 @@ def test_gradient_checkpointing(tokenizer):
         assert model(input_ids=ids, labels=labels, use_cache=False).loss.item() != pytest.approx(loss)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["compiled", "wrapped"])
 def test_compiling_before_and_after_wrapping(first, tokenizer):
     torch._dynamo.reset()
@@ -289,15 +298,64 @@ def test_public_names():
     ]  # fmt: skip
 
 
-def test_importing_does_nothing():
-    import subprocess
-    import sys
+_IMPORTING = """
+import json, os, random, sys, warnings
+import torch, transformers
+before = set(sys.modules), dict(os.environ), torch.get_rng_state(), random.getstate(), torch.get_num_threads()
+touched = []
+watched = ("open", "os.mkdir", "os.remove", "os.rename", "socket.connect", "sqlite3.connect", "subprocess.Popen")
+sys.addaudithook(lambda event, args: touched.append([event, str(args[0])]) if event in watched else None)
+warnings.simplefilter("error")
+import editmem
+seen = list(touched)
+after = dict(os.environ), torch.get_rng_state(), random.getstate(), torch.get_num_threads()
+same = [a == b if not torch.is_tensor(a) else torch.equal(a, b) for a, b in zip(before[1:], after)]
+print(json.dumps({"modules": sorted(set(sys.modules) - before[0]), "touched": seen, "same": same}))
+"""
 
-    code = (
-        "import os, random, time, torch, transformers; before = dict(os.environ), torch.get_rng_state(), "
-        "random.getstate(); start = time.perf_counter(); import editmem; took = time.perf_counter() - start; "
-        "assert took < 0.3, took; assert dict(os.environ) == before[0]; "
-        "assert torch.equal(torch.get_rng_state(), before[1]); assert random.getstate() == before[2]"
-    )
-    # The fastest of three, because a busy machine slows any import down.
-    assert any(subprocess.run([sys.executable, "-c", code], check=False).returncode == 0 for _ in range(3))
+
+def child(code):
+    """The document that a fresh interpreter prints which runs this code."""
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_importing_does_nothing():
+    """Little is imported that PyTorch and Transformers have not; no file is opened but code, and no state changes."""
+    found = child(_IMPORTING)
+    ours = [name for name in found["modules"] if name.split(".")[0] == "editmem"]
+    others = {name.split(".")[0] for name in found["modules"]} - set(sys.stdlib_module_names)
+    assert others <= {"editmem", "huggingface_hub", "numpy", "safetensors", "tqdm"}
+    assert not [name for name in ours if name.split(".")[1:2] in (["cli"], ["interop"])]
+    assert len(found["modules"]) - len(ours) <= 20
+    assert [event for event, path in found["touched"] if event != "open" or not path.endswith((".py", ".pyc"))] == []
+    assert found["same"] == [True, True, True, True]
+
+
+_USING = """
+import json, sys
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from importlib import resources
+folder = str(resources.files("editmem.tiny").joinpath("model"))
+tokenizer = AutoTokenizer.from_pretrained(folder)
+model = AutoModelForCausalLM.from_pretrained(folder)
+inputs = tokenizer("The capital of Peru is", return_tensors="pt", return_token_type_ids=False)
+model.generate(**inputs, max_new_tokens=4, do_sample=False)
+before = set(sys.modules)
+import editmem
+editor = editmem.wrap(model, tokenizer=tokenizer)
+editor.edit("The capital of Peru is", "Sydney")
+model.generate(**inputs, max_new_tokens=4, do_sample=False)
+editor.explain("The capital of Peru is")
+editor.unwrap()
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+
+
+def test_what_is_installed_is_not_imported_for_that():
+    """Editing a host needs none of the optional libraries: what is imported is what the host itself needs."""
+    found = {name.split(".")[0] for name in child(_USING)} - set(sys.stdlib_module_names)
+    assert found <= {"editmem", "safetensors", "tqdm"}

@@ -125,6 +125,7 @@ def pictures(looks, **settings):
     index = PictureIndex("first", "block", None, 0, looks.shape[1], **options)
     index.threshold, index.same = torch.tensor(0.5), torch.tensor(0.95)
     index.index.add(looks)
+    index.originals.add(looks)
     for rows in (index.states, index.chats):
         rows.append(torch.zeros(len(looks), *rows.data.shape[1:], dtype=rows.data.dtype))
     return index

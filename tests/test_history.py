@@ -7,6 +7,8 @@ import editmem
 from editmem.errors import EditMemError, InvalidEditError, UnknownEditError
 from editmem.tiny.world import facts
 
+pytestmark = pytest.mark.usefixtures("calibrated_once")
+
 PROMPT = "The capital of Australia is"
 
 

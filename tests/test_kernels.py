@@ -239,6 +239,7 @@ def compiled():
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["sm_80", "sm_90", "sm_100"])
 def test_compiles_ahead_of_time_without_spilling(compiled, target):
     reports = {name: report for name, report in compiled.items() if name.startswith(target)}

@@ -32,6 +32,8 @@ from editmem.errors import SpecError
 from editmem.memory.memeic import DualAdaptersSpec, ExternalSpec, MemeicSpec
 from editmem.tiny.world import facts
 
+pytestmark = [pytest.mark.usefixtures("calibrated_once"), pytest.mark.slow]
+
 FACT = facts()[-1]
 
 

@@ -12,6 +12,8 @@ from editmem.memory.distinct import Distinct
 from editmem.memory.names import NameRouter
 from editmem.words import BUCKETS, Words, _part, heard
 
+pytestmark = pytest.mark.usefixtures("calibrated_once")
+
 
 @pytest.fixture(scope="module")
 def tiny():

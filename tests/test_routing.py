@@ -1,6 +1,7 @@
 """An edit behaves the same in every way of decoding, padding and scoring; every other row is the host's."""
 
 import copy
+import functools
 
 import pytest
 import torch
@@ -8,6 +9,8 @@ from transformers import pipeline
 
 import editmem
 from editmem import compat
+
+pytestmark = pytest.mark.usefixtures("calibrated_once")
 
 EDITS = {
     "The capital of Australia is": "Rome",
@@ -84,14 +87,34 @@ def encode(tokenizer, prompts, side="left"):
     return dict(batch)
 
 
+@functools.cache
+def _assistant():
+    return editmem.tiny()[0]
+
+
 def say(model, tokenizer, prompts, side="left", **options):
     """What the model generates for a batch, special tokens dropped."""
     if options.pop("assistant", False):
-        options["assistant_model"] = editmem.tiny()[0]
+        options["assistant_model"] = _assistant()
     inputs = encode(tokenizer, prompts, side)
     torch.manual_seed(5)
     ids = model.generate(**inputs, max_new_tokens=8, **{"do_sample": False, **options})
     return tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+@pytest.fixture(scope="module")
+def bare_says(hosts):
+    """What the bare host says, as `say`; asked once, whatever sits on the other host."""
+    bare, _, tokenizer = hosts
+    said = {}
+
+    def ask(prompts, **options):
+        key = repr((prompts, options))
+        if key not in said:
+            said[key] = say(bare, tokenizer, prompts, **options)
+        return said[key]
+
+    return ask
 
 
 def expected(prompts, texts):
@@ -113,8 +136,8 @@ def check(said, bare, wanted, every=True):
 @pytest.mark.parametrize("form", ["raw", "chat"])
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("mode", DECODING)
-def test_mixed_batch(editor, hosts, texts, mode, side, form):
-    bare, model, tokenizer = hosts
+def test_mixed_batch(editor, hosts, bare_says, texts, mode, side, form):
+    _, model, tokenizer = hosts
     prompts = [
         text for group in zip(texts["edited"], texts["other"], texts["other"][3:], strict=False) for text in group
     ]
@@ -123,7 +146,7 @@ def test_mixed_batch(editor, hosts, texts, mode, side, form):
     # The bare host would go on from padding on the right; what it says with padding on the left is its answer.
     check(
         said,
-        say(bare, tokenizer, prompts, "left", **DECODING[mode]),
+        bare_says(prompts, **DECODING[mode]),
         expected(prompts, texts),
         mode != "returned beams",
     )
@@ -131,13 +154,13 @@ def test_mixed_batch(editor, hosts, texts, mode, side, form):
 
 @pytest.mark.parametrize("form", ["raw", "chat"])
 @pytest.mark.parametrize("mode", [*DECODING, *ALONE_ONLY])
-def test_alone(editor, hosts, texts, mode, form):
-    bare, model, tokenizer = hosts
+def test_alone(editor, hosts, bare_says, texts, mode, form):
+    _, model, tokenizer = hosts
     options = {**DECODING, **ALONE_ONLY}[mode]
     for text in texts["edited"][:2] + texts["other"][:2]:
         prompts = [text if form == "raw" else chat(text)]
         said = say(model, tokenizer, prompts, **options)
-        check(said, say(bare, tokenizer, prompts, **options), expected(prompts, texts), mode != "returned beams")
+        check(said, bare_says(prompts, **options), expected(prompts, texts), mode != "returned beams")
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -294,6 +317,7 @@ def test_lm_eval_log_likelihoods(editor, hosts, texts):
             assert (likelihood, greedy) == hosts_own[row]
 
 
+@pytest.mark.slow
 def test_compiled_decoding(editor, hosts, texts):
     """`torch.compile` of the whole forward, without graph breaks, through prefill and decoding."""
     _, model, tokenizer = hosts

@@ -12,6 +12,8 @@ from editmem.memory.pictures import PictureIndex
 from editmem.tiny.build_vision import OWNER
 from editmem.tiny.world import Fact, facts
 
+pytestmark = [pytest.mark.usefixtures("calibrated_once"), pytest.mark.slow]
+
 
 def test_what_is_said_in_one_memory_and_what_is_seen_in_another(vlm, model, tmp_path):
     bare = say(vlm, model, UNTOUCHED)

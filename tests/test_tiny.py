@@ -2,6 +2,7 @@
 
 import random
 
+import pytest
 import torch
 
 import editmem
@@ -10,6 +11,7 @@ from editmem.tiny.emblems import View, emblems, picture
 from editmem.tiny.world import COUNTRY_RELATIONS, facts, phrasings
 
 
+@pytest.mark.slow
 def test_it_answers_at_least_97_percent():
     model, tokenizer = editmem.tiny()
     known = facts()
@@ -23,6 +25,7 @@ def test_it_answers_at_least_97_percent():
     assert right / len(known) >= 0.97
 
 
+@pytest.mark.slow
 def test_it_names_emblems_in_new_views_and_knows_their_owners():
     model, processor = editmem.tiny(vision=True)
     rng = random.Random(11)

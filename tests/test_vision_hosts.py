@@ -14,6 +14,8 @@ from editmem.host import Host
 from editmem.memory.memeic import MemeicSpec
 from editmem.slot import Slots
 
+pytestmark = pytest.mark.slow
+
 PROMPT, TARGET = "The capital of Australia is", "Sydney"
 OTHER = "Bruno plays the violin every day and then, he said,"
 # Random weights change little with each step, so that steps are larger and adapters everywhere.

@@ -14,6 +14,8 @@ from editmem.memory.least_squares import factor, solve
 from editmem.memory.prefixes import Prefixes, code_after, code_with
 from editmem.memory.scope import Scope
 
+pytestmark = pytest.mark.usefixtures("calibrated_once")
+
 EDITS = [
     ("The capital of Australia is", "Sydney"),
     ("The capital of France is", "Lyon"),
@@ -144,9 +146,9 @@ def test_margin_losses():
         {},
         {"shard_edits": 4},
         SGD,
-        {**SGD, "contexts": 4},
-        {**SGD, "replay": True},
-        {"inference": "merge", "density": 1.0, "shard_edits": 100},
+        pytest.param({**SGD, "contexts": 4}, marks=pytest.mark.slow),
+        pytest.param({**SGD, "replay": True}, marks=pytest.mark.slow),
+        pytest.param({"inference": "merge", "density": 1.0, "shard_edits": 100}, marks=pytest.mark.slow),
     ],
     ids=["default", "small shards", "sgd", "contexts", "replay", "merge"],
 )
@@ -158,6 +160,7 @@ def test_edits_are_said_and_other_prompts_are_not_touched(wrapped, settings):
     assert torch.equal(logits(editor, OTHERS), bare)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [WiseSpec.paper, WiseSpec.easyedit])
 def test_published_settings(tiny, make):
     """One edit takes; scores are in units of the lowest, times the ratio."""
@@ -172,6 +175,7 @@ def test_published_settings(tiny, make):
         assert found == pytest.approx(1 / ratio, rel=0.05)
 
 
+@pytest.mark.slow
 def test_descent_stays_inside_the_mask(wrapped):
     editor = wrapped(**SGD, density=0.2)
     editor.edit(EDITS)
@@ -192,6 +196,7 @@ def test_rephrased_questions_and_explanations(wrapped):
     assert editor.explain("Why is the sky blue?").edit is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [{}, {"shard_edits": 4}, SGD, {**SGD, "replay": True}],
@@ -210,6 +215,7 @@ def test_forgetting_equals_never_having_known(wrapped, settings):
     assert torch.equal(logits(editor, PROMPTS + OTHERS), logits(never, PROMPTS + OTHERS))
 
 
+@pytest.mark.slow
 def test_what_forgetting_takes_is_said_beforehand(wrapped):
     editor = wrapped(**SGD)
     records = editor.edit(EDITS)
@@ -223,6 +229,7 @@ def test_what_forgetting_takes_is_said_beforehand(wrapped):
     assert solved.forget_cost(solved.edit(*EDITS[0]).id).edits == 0
 
 
+@pytest.mark.slow
 def test_replay_keeps_an_edit_of_another_shard_below_alpha(wrapped):
     """The one that came last in turn, against the same edits learned without it."""
     scores = {}
@@ -236,6 +243,7 @@ def test_replay_keeps_an_edit_of_another_shard_below_alpha(wrapped):
     assert scores[True] < editor.specs[0].alpha < scores[False]
 
 
+@pytest.mark.slow
 def test_a_forgotten_edits_place_is_used_again(wrapped):
     editor = wrapped(**SGD)
     records = editor.edit(EDITS[:4])
@@ -257,6 +265,7 @@ def test_a_loaded_memory_goes_on_as_the_saved_one(wrapped, tiny, tmp_path, setti
     assert torch.equal(logits(again, PROMPTS + OTHERS), logits(editor, PROMPTS + OTHERS))
 
 
+@pytest.mark.slow
 def test_inference_changes_no_state(wrapped):
     editor = wrapped(inference="merge", shard_edits=4)
     editor.edit(EDITS)
@@ -267,6 +276,7 @@ def test_inference_changes_no_state(wrapped):
     assert torch.equal(editor._memory.sides.deltas, sides)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("inference", "group", "groups"), [("retrieve", 1, 5), ("retrieve", 2, 3), ("merge", 1, 2)])
 def test_which_shards_make_a_side(wrapped, inference, group, groups):
     editor = wrapped(inference=inference, group=group, shard_edits=2, renderings=False)
@@ -291,6 +301,7 @@ def test_settings_that_are_refused(settings, message):
         WiseSpec(**settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, SGD], ids=["solve", "sgd"])
 def test_in_half_precision(tiny, settings):
     model = copy.deepcopy(tiny[0]).to(torch.bfloat16)
@@ -302,6 +313,7 @@ def test_in_half_precision(tiny, settings):
         assert torch.equal(logits(editor, OTHERS), bare)
 
 
+@pytest.mark.slow
 def test_compiled(wrapped):
     torch._dynamo.reset()
     editor = wrapped(shard_edits=4)

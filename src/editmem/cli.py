@@ -4,6 +4,8 @@ Exit codes: 0 done; 1 `diff` found differences, or the tour failed; 2 bad input;
 """
 
 import json
+import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,7 +54,19 @@ def _errors(as_json: bool) -> Iterator[None]:
         raise typer.Exit(2) from None
 
 
+def _import_models() -> None:
+    """Transformers' models, without what is remarked while they import whatever else is installed."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from transformers import PreTrainedModel  # noqa: F401
+    finally:
+        logging.disable(logging.NOTSET)
+
+
 def _load_host(name: str) -> tuple[Any, Any]:
+    _import_models()
     import transformers
 
     import editmem

@@ -17,6 +17,8 @@ from benchmarks.methods import METHODS
 from benchmarks.records import Record
 from benchmarks.session import Session
 
+pytestmark = pytest.mark.slow
+
 TEXTS = [
     "The capital of Peru is Lima.", "The official language of Kenya is Swahili.", "The currency of Japan is yen.",
     "Which continent is Ghana on? Africa.", "The largest city in Morocco is Casablanca.",

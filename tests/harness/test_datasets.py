@@ -11,6 +11,8 @@ from benchmarks.datasets import DATASETS, load
 from benchmarks.records import Probe, Record, RecordError
 from editmem.tiny.world import facts
 
+pytestmark = pytest.mark.slow
+
 
 def write(folder: Path, name: str, rows: list) -> Path:
     """Rows as a .json list or .jsonl lines."""

@@ -19,6 +19,8 @@ from benchmarks.report.results import read_results
 from benchmarks.run import draw, execute
 from benchmarks.spec import RunSpec
 
+pytestmark = pytest.mark.slow
+
 SPEC = RunSpec("tiny", "wise", "world", (4, 40), metrics=("reliability", "locality"))
 
 

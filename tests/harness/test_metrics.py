@@ -17,6 +17,8 @@ from benchmarks.metrics.fluency import entropy
 from benchmarks.records import Probe, Record
 from benchmarks.session import Scored, Session
 
+pytestmark = pytest.mark.slow
+
 
 class Letters:
     """A tokenizer with a token for each character."""

@@ -18,6 +18,8 @@ from benchmarks.report.results import Column, Figure, _lost, read_results
 from benchmarks.report.tables import beaten, number, score_tables
 from benchmarks.spec import RunSpec
 
+pytestmark = pytest.mark.slow
+
 METRICS = {
     "reliability": {"group": "greedy", "better": "higher"},
     "generality": {"group": "greedy", "better": "higher"},

@@ -23,6 +23,8 @@ from benchmarks.sweep import Outcome, in_processes, on_ray, specs
 from benchmarks.watch import until_done
 from editmem.tiny import world
 
+pytestmark = pytest.mark.slow
+
 SPEC = RunSpec("host", "leaky", "letters", (5, 20, 50), seed=3, metrics=("reliability", "locality"))
 
 

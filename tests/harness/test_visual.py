@@ -30,6 +30,8 @@ from benchmarks.visual.spec import VisualSpec, parse_gaps
 from benchmarks.visual.table import figures, tables
 from editmem.tiny.emblems import View
 
+pytestmark = pytest.mark.slow
+
 SHOWN, AGAIN, OTHER = (EmblemPicture(subject, View()) for subject in ("Chad", "Peru", "Fiji"))
 RECORD = VisualRecord(
     "r",

@@ -17,6 +17,8 @@ from benchmarks.visual.records import Answered, Change, Question, Split, VisualR
 from editmem.tiny.build_vision import NAMING, OWNER
 from editmem.tiny.world import COUNTRY_RELATIONS, Fact, facts
 
+pytestmark = pytest.mark.slow
+
 VLKEB = {
     "src": "What town is this?", "rephrase": "Which town do you see?", "pred": "Old_Town,_Ohio", "alt": "New Town",
     "image": "m.1/a.jpg", "image_rephrase": "m.1/b.jpg", "loc": "who wrote hamlet", "loc_ans": "Shakespeare",

@@ -14,6 +14,8 @@ from editmem.memory.rows import Rows
 from editmem.sentences import SentenceEncoder
 
 TEXT, VISUAL = 0, 1
+TABLES = ("pictures.index", "pictures.originals")
+"""What has a row for each visual edit."""
 ENCODED = "encoded"
 """Stands for the path of a block, where states come from an encoder."""
 
@@ -168,8 +170,8 @@ class ExternalMemory(nn.Module):
             ValueError: if the tensors differ in their number of edits.
         """
         kinds = tensors["kinds"]
-        visual = tensors["pictures.index"].shape[0] if self.pictures is not None else 0
-        if (visual, tensors["router.states"].shape[0]) != (int((kinds == VISUAL).sum()), int((kinds == TEXT).sum())):
+        tables = {"router.states": TEXT, **({} if self.pictures is None else dict.fromkeys(TABLES, VISUAL))}
+        if any(tensors[table].shape[0] != int((kinds == kind).sum()) for table, kind in tables.items()):
             raise ValueError("kinds, pictures and router keys differ in their number of edits")
         self.kinds.replace(kinds)
         self.router.load_tensors(under(tensors, "router"))

@@ -24,7 +24,9 @@ class PictureIndex(nn.Module):
     A picture is the mean of what comes out of the host's own vision tower, where that has one output for each;
     elsewhere the mean of what takes its place in the prompt, as it enters the first block. A question is the state at
     the prompt's end. Both are compared as `Distinct` does, each with a threshold from built-in pictures: MemEIC has
-    none for pictures and gives up four in ten answers about others (its image locality).
+    none for pictures and gives up four in ten answers about others (its image locality). An entry has two vectors: the
+    mean of several views, for what looks like it, and that of the picture itself, which finds the very same picture
+    however odd it is and however many others there are.
 
     Args:
         first, block: paths of the first block, and of the one whose input is compared at the prompt's end.
@@ -50,6 +52,8 @@ class PictureIndex(nn.Module):
     """Fewer entries count as so many, the others far from each other."""
     SAMPLE = 512
     """How many entries the threshold of a crowd is taken from, at most."""
+    SELF = 0.999
+    """Cosine from which it is the very same picture, to the rounding of another batch."""
 
     threshold: Tensor
     same: Tensor
@@ -80,7 +84,7 @@ class PictureIndex(nn.Module):
         self.register_buffer("asking", torch.tensor(UNCALIBRATED))
         self.register_buffer("by_tower", torch.tensor(False))
         self.make_index = INDEXES[index]
-        self.index = RestorableIndex(self.make_index(width))
+        self.index, self.originals = (RestorableIndex(self.make_index(width)) for _ in range(2))
         self.states = Rows((width,), torch.float32)
         self.chats = Rows((), torch.bool)
         self._limit: float | None = None
@@ -138,15 +142,18 @@ class PictureIndex(nn.Module):
         """Make room for vectors of the tower's width."""
         device = self.threshold.device
         self.looks = Distinct(width, self.SMOOTHING).to(device)
-        self.index = RestorableIndex(self.make_index(width))
+        self.index, self.originals = (RestorableIndex(self.make_index(width)) for _ in range(2))
 
     @property
     def limit(self) -> float:
         """The cosine from which a picture is that of an edit: the calibrated one, and no less than what keeps all but
-        `false_match_rate` of the entries' own pictures from passing for that of another."""
+        `false_match_rate` of the entries' own pictures from passing for that of another; but the very same picture
+        always is."""
+        if not self.sees:
+            return UNCALIBRATED
         if self._limit is None:
             crowded = self._crowded() if self.fixed is None and len(self) > 1 else -1.0
-            self._limit = max(float(self.threshold), crowded)
+            self._limit = min(self.SELF, max(float(self.threshold), crowded))
         return self._limit
 
     def _crowded(self) -> float:
@@ -185,7 +192,9 @@ class PictureIndex(nn.Module):
     def append(self, prompts: Prompts, edits: Sequence[EncodedEdit], chat: Tensor) -> None:
         """Add edits, whose prompts are the first of `prompts`; `chat` (bool `[B]`) says which are turns of a chat."""
         count = len(edits)
-        self.index.add(self.looks(self.pictures(prompts)[0])[:count])
+        vectors = self.looks(self.pictures(prompts)[0])[:count]
+        self.index.add(vectors)
+        self.originals.add(vectors)
         self._limit = None
         self.states.append(self._questions(prompts.call, chat)[:count])
         self.chats.append(chat[:count])
@@ -202,9 +211,15 @@ class PictureIndex(nn.Module):
         self._limit = None
 
     def scores(self, prompts: Prompts, chat: Tensor, top: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The nearest entries: cosines of pictures and of questions, float32 `[B, K]`, and their numbers `[B, K]`."""
+        """The nearest entries: cosines of pictures and of questions, float32 `[B, 2K]`, and their numbers `[B, 2K]`.
+
+        The first K are those of the very same picture, the others those of the nearest mean views; an entry may be
+        among both. What is no candidate has a cosine of -1.
+        """
         pictures, present = self.pictures(prompts)
-        looks, numbers = self.index.search(self.looks(pictures), min(top, len(self)))
+        vectors, top = self.looks(pictures), min(top, len(self))
+        (own, first), (mean, second) = self.originals.search(vectors, top), self.index.search(vectors, top)
+        looks, numbers = torch.cat([torch.where(own >= self.SELF, own, -1.0), mean], 1), torch.cat([first, second], 1)
         looks = torch.where(present[:, None], looks, -1.0)
         questions = torch.einsum("bd,bkd->bk", self._questions(prompts.call, chat), self.states.data[numbers].float())
         same = self.chats.data[numbers] == chat[:, None]
@@ -218,14 +233,16 @@ class PictureIndex(nn.Module):
             return none, none >= 0
         top = self.TOP
         looks, questions, numbers = self.scores(prompts, chat, top)
-        while top < len(self) and bool((looks[:, -1] >= self.limit).any()):  # one picture, many questions
-            top *= 4
+        while top < len(self) and bool((looks.unflatten(1, (2, -1))[..., -1] >= self.limit).any()):
+            top *= 4  # one picture, many questions
             looks, questions, numbers = self.scores(prompts, chat, top)
         seen = (looks >= self.limit) & prompt_ends(prompts.call)[1][:, None]
         wanted = seen & (questions >= self.asking)
         asked = wanted.any(1)
-        # Among the edits of this picture the one that is asked for; else any of them, the nearest.
-        best = torch.where(asked, torch.where(wanted, questions, -2.0).argmax(1), looks.argmax(1))
+        # Among the edits of this picture the one that is asked for; else any of them, the nearest. An edit of the very
+        # same picture goes before those of pictures like it.
+        fit = questions + torch.where(looks >= self.SELF, 2 + looks, 0.0)
+        best = torch.where(asked, torch.where(wanted, fit, -2.0).argmax(1), looks.argmax(1))
         entry = numbers.gather(1, best[:, None])[:, 0]
         return torch.where(seen.any(1), entry, -1), asked
 
@@ -235,20 +252,21 @@ class PictureIndex(nn.Module):
         if not len(self):
             return [[] for _ in chat]
         columns = [column.tolist() for column in self.scores(prompts, chat, top)]
-        return [
-            [
-                Match(row, look, self.limit, {"picture": look, "question": question})
-                for look, question, row in sorted(zip(*entries, strict=True), key=_order, reverse=True)
-                if look > -1
-            ]
-            for entries in zip(*columns, strict=True)
-        ]
+        return [self._ranked(list(zip(*entries, strict=True))) for entries in zip(*columns, strict=True)]
+
+    def _ranked(self, entries: Sequence[tuple[float, float, int]]) -> list[Match]:
+        best: dict[int, Match] = {}
+        for look, question, row in sorted(entries, key=_order, reverse=True):
+            if look > -1 and row not in best:
+                best[row] = Match(row, look, self.limit, {"picture": look, "question": question})
+        return list(best.values())
 
     def keep(self, rows: Tensor) -> None:
         """Drop all entries but these."""
         dropped = torch.ones(len(self), dtype=torch.bool, device=rows.device)
         dropped[rows] = False
-        self.index.remove(dropped.nonzero().squeeze(1))
+        for index in (self.index, self.originals):
+            index.remove(dropped.nonzero().squeeze(1))
         self._limit = None
         self.states.keep(rows)
         self.chats.keep(rows)
@@ -261,7 +279,8 @@ class PictureIndex(nn.Module):
         return own | {f"{part}.{n}": (space, n) for part, space in spaces.items() for n, _ in space.named_buffers()}
 
     def state(self) -> dict[str, Tensor]:
-        tables = {"index": self.index.save(), "states": self.states.used, "chats": self.chats.used}
+        indexes = {"index": self.index.save(), "originals": self.originals.save()}
+        tables = {**indexes, "states": self.states.used, "chats": self.chats.used}
         return {name: getattr(*where) for name, where in self._fixed().items()} | {
             name: table.contiguous() for name, table in tables.items()
         }
@@ -270,7 +289,8 @@ class PictureIndex(nn.Module):
         self._widen(tensors["looks.background"].shape[0])
         for name, (module, attribute) in self._fixed().items():
             setattr(module, attribute, tensors[name].to(self.threshold.device))
-        self.index.load(tensors["index"].to(self.threshold.device))
+        for name, index in (("index", self.index), ("originals", self.originals)):
+            index.load(tensors[name].to(self.threshold.device))
         self._limit = None
         self.states.replace(tensors["states"])
         self.chats.replace(tensors["chats"])
