@@ -6,6 +6,8 @@ import sqlite3
 import pytest
 import torch
 from hosts import make
+from pictured import NAMING, A, B, seen
+from pictured import OTHER as OTHER_OWNER
 
 import editmem
 from editmem import fit, slot, writing
@@ -56,11 +58,11 @@ class Stop(BaseException):
 
 
 class Fuse:
-    """Counts calls of everything in `STEPS`, and raises before and after the one that it is set to."""
+    """Counts calls of some methods, and raises before and after the one that it is set to."""
 
-    def __init__(self, monkeypatch):
+    def __init__(self, monkeypatch, steps):
         self.left, self.count = None, 0
-        for owner, name in STEPS.values():
+        for owner, name in steps:
             monkeypatch.setattr(owner, name, self.around(getattr(owner, name)))
 
     def around(self, method):
@@ -88,7 +90,7 @@ def tokenizer():
 
 @pytest.fixture
 def fuse(monkeypatch):
-    return Fuse(monkeypatch)
+    return Fuse(monkeypatch, STEPS.values())
 
 
 @pytest.fixture(params=METHODS)
@@ -156,6 +158,30 @@ def test_an_exception_at_any_step_changes_nothing(editor, call, fuse):
     _, (_, history, written, *_) = state(editor)
     assert len(history) > len(before[1][1])
     assert [number for number, _ in written] == [event.number for event in history]
+
+
+@pytest.mark.slow
+def test_visual_edits_too(vlm, model, monkeypatch):
+    with editmem.wrap(model, "external", tokenizer=vlm[1]) as editor:
+        first = editor.edit(NAMING, B, image=seen(A))
+        calls = {
+            "new": lambda: editor.edit([editmem.Edit(NAMING, A, image=seen(B)), editmem.Edit(*FIRST)]),
+            "superseding": lambda: editor.edit(NAMING, OTHER_OWNER, image=seen(A)),
+            "forget": lambda: editor.forget(first.id),
+        }
+        before, added = inner(editor), (pictures.PictureIndex, "look_again")
+        steps = {"new": added, "superseding": added, "forget": (external.ExternalMemory, "keep")}
+        for call, step in [*steps.items(), *((call, (Ledger, "append")) for call in calls)]:
+            with monkeypatch.context() as patch:
+                fuse = Fuse(patch, [step])
+                for fuse.left in range(2):
+                    with pytest.raises(Stop):
+                        calls[call]()
+                    assert list(editor.edits) == [first.id]
+                    assert len(editor.history) == 1
+                    assert all(torch.equal(tensor, before[name]) for name, tensor in inner(editor).items())
+        for call in ("new", "forget"):
+            calls[call]()
 
 
 @pytest.fixture
