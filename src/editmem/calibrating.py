@@ -53,7 +53,7 @@ def calibration(encode: Encoder, read: Read, words: Words, pictured: bool, progr
 
 def _renderings(encode: Encoder, prompts: Sequence[str], pictures: Sequence[Picture] | None = None) -> list[Group]:
     turns: list[Prompt] = [[{"role": "user", "content": prompt}] for prompt in prompts]
-    shown = pictures or [None] * len(prompts)
+    shown: Sequence[Picture | None] = pictures or [None] * len(prompts)
     ways: list[Sequence[Prompt]] = [prompts, turns] if encode.has_chat_template else [prompts]
     return [list(zip(way, shown, strict=True)) for way in ways]
 

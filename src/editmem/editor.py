@@ -141,7 +141,7 @@ class Editor:
                 records = self._write_all(encoded, batch_size, progress)
         return records[edits[0].prompt_key] if single else [records[edit.prompt_key] for edit in edits]
 
-    def _prepare(self, edits: Sequence[Edit], progress: Progress) -> None:
+    def _prepare(self, edits: Sequence[Edit], progress: Progress = None) -> None:
         """Calibrate the memories that these edits go to, and refuse what they cannot hold."""
         for writer in self._writers:
             if own := [edit for edit in edits if self._writer_for(edit) is writer]:

@@ -91,11 +91,11 @@ class Writer:
 
     @functools.cached_property
     def _endings(self) -> Endings:
-        config = getattr(self.host.model, "generation_config", None)
-        own, tokenizer = getattr(config, "eos_token_id", None), self.encode.tokenizer
-        stops = own if isinstance(own, list) else [own]
-        stops = [int(stop) for stop in (tokenizer.eos_token_id, *stops) if stop is not None]
-        return Endings(tokenizer, list(dict.fromkeys(stops)), self.host.max_length)
+        tokenizer, config = self.encode.tokenizer, getattr(self.host.model, "generation_config", None)
+        own = getattr(config, "eos_token_id", None)
+        stops: list[Any] = [tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])]
+        stops = list(dict.fromkeys(int(stop) for stop in stops if stop is not None))
+        return Endings(tokenizer, stops, self.host.max_length)
 
     def takes(self, edit: Edit) -> bool:
         """Whether the memory holds edits of this kind."""
