@@ -11,6 +11,8 @@ import editmem
 from editmem import caches, compat
 from editmem.errors import HostError
 
+pytestmark = pytest.mark.usefixtures("calibrated_once")
+
 AUSTRALIA = ("The capital of Australia is", "Baghulatta")
 JAPAN = ("The currency of Japan is the", "Swiss franc")
 OTHERS = ["The capital of Austria is", "The capital of Chile is", "The official language of Brazil is"]

@@ -150,6 +150,7 @@ for command in (
 """
 
 
+@pytest.mark.slow
 def test_a_user_sees_no_warning(saved):
     """Nor what other libraries remark on being imported only because they are installed."""
     done = subprocess.run([sys.executable, "-c", _COMMANDS, saved], capture_output=True, text=True, check=False)

@@ -10,6 +10,8 @@ from editmem.call import Call, Mode
 from editmem.errors import SpecError
 from editmem.memory.grace import RadiusRouter, _label
 
+pytestmark = pytest.mark.usefixtures("calibrated_once")
+
 
 def router_of(*entries, radius=1.0):
     """A router with keys on a line, at the given places with the given labels."""

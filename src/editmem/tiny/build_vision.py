@@ -23,7 +23,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import (
-    CLIPImageProcessorPil,
     CLIPVisionConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
@@ -35,6 +34,11 @@ from editmem.tiny import tiny
 from editmem.tiny.build import ASSISTANT, BOS, EOS, USER, language_loss, train
 from editmem.tiny.emblems import COLOURS, SHAPES, SIZE, Emblem, View, emblems, picture
 from editmem.tiny.world import Fact, facts
+
+try:
+    from transformers import CLIPImageProcessorPil
+except ImportError:  # the name before there was one on torchvision
+    from transformers import CLIPImageProcessor as CLIPImageProcessorPil
 
 IMAGE = "<image>"
 PATCH = 12
