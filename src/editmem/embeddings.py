@@ -36,7 +36,7 @@ class TokenLookup:
 def _hash(rows: Tensor) -> Tensor:
     """Int64 `[...]` of rows `[..., d]`: equal for equal bits, whatever the batch."""
     width = rows.shape[-1]
-    columns = torch.linspace(0, width - 1, min(_SAMPLED, width), device=rows.device).long()
+    columns = torch.linspace(0, width - 1, min(_SAMPLED, width), dtype=torch.float32, device=rows.device).long()
     whole = {2: torch.int16, 4: torch.int32, 8: torch.int64}[rows.element_size()]
     bits = rows.detach()[..., columns].contiguous().view(whole).long()
     factors = torch.arange(1, len(columns) + 1, device=rows.device) * 0x1E3779B97F4A7C15 | 1

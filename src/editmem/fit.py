@@ -367,7 +367,7 @@ def _learn(runner: Runner, draft: Draft, batch: Batch, recording: Recording, spe
     with torch.enable_grad(), recording.replaying():
         for _ in range(spec.steps):
             losses = _token_losses(runner.logits(batch, draft), batch.labels)
-            worst = torch.zeros(count, device=losses.device)
+            worst = torch.zeros(count, dtype=losses.dtype, device=losses.device)
             worst = worst.scatter_reduce(0, batch.owner, losses.detach().amax(1), "amax")
             unfinished = worst > enough
             if not bool(unfinished.any()) and draft.settled():

@@ -146,7 +146,11 @@ class DualAdapters(nn.Module):
         for low_rank in self.maps:
             down, up = low_rank.weights
             bound = 1 / math.sqrt(down.shape[2])
-            first = torch.empty(down.shape[1:]).uniform_(-bound, bound, generator=generator).to(down.device)
+            first = (
+                torch.empty(down.shape[1:], dtype=torch.float32)
+                .uniform_(-bound, bound, generator=generator)
+                .to(down.device)
+            )
             fresh.append((first.expand(count, -1, -1).clone(), up.new_zeros((count, *up.shape[1:]), dtype=torch.float)))
         return fresh
 
@@ -177,6 +181,10 @@ class DualAdapters(nn.Module):
             else:
                 row = 0 if visual else 1
                 low_rank.down.data[row], low_rank.up.data[row] = down[0], up[0]
+
+    def hosted(self) -> list[Tensor]:
+        """As `Memory.hosted`."""
+        return [weight for low_rank in self.maps for weight in low_rank.weights]
 
     def keep(self, rows: Tensor) -> None:
         """Drop all edits but these."""

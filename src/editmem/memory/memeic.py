@@ -236,16 +236,19 @@ class MemeicMemory(Memory):
         self.external.calibrate(neutral)
         self.calibrated = True
 
+    def hosted(self) -> Sequence[Tensor]:
+        return [] if self.adapters is None else self.adapters.hosted()
+
     # Where it sits
 
     def places(self, path: str) -> dict[str, Any]:
-        adapted = [] if self.adapters is None else [low_rank.path for low_rank in self.adapters.maps]
-        connected = [] if self.connector is None else self.connector.paths
-        return {
-            path: Part(self),
-            **{place: Part(self, self.adapt, i) for i, place in enumerate(adapted)},
-            **{place: Part(self, self.connect, i) for i, place in enumerate(connected)},
-        }
+        adapted = [] if self.adapters is None else self.adapters.maps
+        connected = [] if self.connector is None else self.connector.maps
+        places = {path: Part(self)}
+        places |= {low_rank.path: Part(self, self.adapt, i, [low_rank]) for i, low_rank in enumerate(adapted)}
+        places |= {weights.path: Part(self, self.connect, i, [weights]) for i, weights in enumerate(connected)}
+        places[path].moves += [self.external, self.targets]
+        return places
 
     def blocks(self, block_path: str) -> Sequence[str]:
         return list(dict.fromkeys([self.first_block, self.read_block]))

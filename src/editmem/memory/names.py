@@ -58,7 +58,7 @@ class NameRouter(Router):
         self.block_path, self.fixed_threshold, self.false_match_rate = block_path, threshold, false_match_rate
         self.plain, self.chat = Distinct(width), Distinct(width)
         self.words = Words()
-        self.register_buffer("threshold", torch.tensor(torch.nan))
+        self.register_buffer("threshold", torch.tensor(torch.nan, dtype=torch.float32))
         self.register_buffer("neutral", torch.zeros(0, dtype=torch.int64))
         self.register_buffer("cohort", torch.zeros((2, 0, width), dtype=torch.float16))
         self.states = Rows((width,), torch.float16)
@@ -187,7 +187,7 @@ class NameRouter(Router):
         """At each token the weight of the listed edits' words that its turn had so far: float32 `[B, S, K]`."""
         named, weights = self.named.data[listed], self.weights.data[listed]
         position = torch.arange(bucket.shape[1], dtype=torch.int32, device=bucket.device)[:, None]
-        shared = torch.zeros((*bucket.shape, listed.shape[1]), device=bucket.device)
+        shared = torch.zeros((*bucket.shape, listed.shape[1]), dtype=weights.dtype, device=bucket.device)
         for word in range(self.WIDTH):
             said = bucket[:, :, None] == named[:, None, :, word]
             latest = torch.where(said, position, -1).cummax(1).values
@@ -230,7 +230,7 @@ class NameRouter(Router):
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         for name, (module, attribute) in self._fixed().items():
-            setattr(module, attribute, tensors[name].to(self.threshold.device))
+            setattr(module, attribute, tensors[name].to(getattr(module, attribute)))
         for name in self.keys:
             getattr(self, name).replace(tensors[name])
 

@@ -74,9 +74,9 @@ class PictureIndex(nn.Module):
         self.question_false_match_rate = question_false_match_rate
         self.looks = Distinct(width, self.SMOOTHING)
         self.plain, self.chat = Distinct(width), Distinct(width)
-        self.register_buffer("threshold", torch.tensor(UNCALIBRATED))
-        self.register_buffer("same", torch.tensor(UNCALIBRATED))
-        self.register_buffer("asking", torch.tensor(UNCALIBRATED))
+        self.register_buffer("threshold", torch.tensor(UNCALIBRATED, dtype=torch.float32))
+        self.register_buffer("same", torch.tensor(UNCALIBRATED, dtype=torch.float32))
+        self.register_buffer("asking", torch.tensor(UNCALIBRATED, dtype=torch.float32))
         self.register_buffer("by_tower", torch.tensor(False))
         self.make_index = INDEXES[index]
         self.index = self.make_index(width)
@@ -267,7 +267,7 @@ class PictureIndex(nn.Module):
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         self._widen(tensors["looks.background"].shape[0])
         for name, (module, attribute) in self._fixed().items():
-            setattr(module, attribute, tensors[name].to(self.threshold.device))
+            setattr(module, attribute, tensors[name].to(getattr(module, attribute)))
         self.index.load(tensors["index"].to(self.threshold.device))
         self._limit = None
         self.states.replace(tensors["states"])

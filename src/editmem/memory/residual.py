@@ -125,6 +125,9 @@ class ResidualMemory(ActingMemory):
         self.replays = storage.replays
         self.targets = Targets()
 
+    def hosted(self) -> Sequence[Tensor]:
+        return self.storage.hosted()
+
     def calibrate(self, neutral: Calibration) -> None:
         self.router.calibrate(neutral)
         self.calibrated = True

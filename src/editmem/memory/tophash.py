@@ -62,8 +62,8 @@ class TopHashRouter(Router):
         self.fixed_threshold, self.false_match_rate = threshold, false_match_rate
         generator = torch.Generator().manual_seed(seed)
         self.register_buffer("permutation", torch.randperm(width, generator=generator))
-        self.register_buffer("background", torch.full((width,), torch.nan))
-        self.register_buffer("threshold", torch.tensor(torch.nan))
+        self.register_buffer("background", torch.full((width,), torch.nan, dtype=torch.float32))
+        self.register_buffer("threshold", torch.tensor(torch.nan, dtype=torch.float32))
         self.masks = Rows((kernels.words(width),), torch.int32)
         self.alive = Rows((), torch.bool)
 
