@@ -6,8 +6,8 @@ forward, the decision made at a prompt's end, travels with the KV cache or with 
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, cast
 
@@ -68,6 +68,11 @@ class Call:
     sights: dict[str, Tensor] = field(default_factory=dict)
     acted: dict[str, Any] = field(default_factory=dict)
 
+    def again(self) -> "Call":
+        """The call as it is now, for a part of the forward that will be run once more."""
+        noted: dict[str, Any] = {name: dict(getattr(self, name)) for name in ("carry", "residual", "sights", "acted")}
+        return replace(self, **noted)
+
 
 @dataclass
 class Generation:
@@ -101,6 +106,10 @@ class Context(threading.local):
 
     def __deepcopy__(self, memo: dict) -> "Context":
         return Context()
+
+    def recalling(self, call: Call | None) -> AbstractContextManager[None]:
+        """Around a part of a forward that is run once more, with the call that it had."""
+        return self.setting(call=None if call is None else call.again(), inside=True)
 
     @contextmanager
     def setting(self, **values: Any) -> Iterator[None]:

@@ -208,6 +208,11 @@ class Host:
             sites += found
         return sites
 
+    def block_of(self, path: str) -> str:
+        """The path of the block that a module of the blocks is in."""
+        number = path.removeprefix(f"{self.blocks_path}.").partition(".")[0]
+        return f"{self.blocks_path}.{number}"
+
     def _named_site(self, pattern: str) -> SiteInfo:
         names = [name for name, _ in self.model.named_modules()]
         if pattern.startswith("re:"):

@@ -11,7 +11,7 @@ import copy
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
 
 import torch
@@ -40,7 +40,6 @@ class Slots:
         self.context = Context()
         self.sites: dict[str, Site] = {}
         self.modules: list[nn.Module] = []
-        self.recompute: Call | None = None
         self.lookup = TokenLookup()
         self.reader: Any = None
         self.embedding: Callable[[], nn.Module] | None = None
@@ -72,10 +71,12 @@ class Slots:
             self._swap(module, _site_class(cast(Any, type(module))), self.sites[path])
         self.sites[path].memories.append(memory)
 
-    def attach_block(self, path: str, module: nn.Module) -> None:
-        """Let the block at `path` note in the call what goes into it."""
+    def attach_block(self, path: str, module: nn.Module, notes: bool = True) -> None:
+        """Let the block at `path` remember its call where it is run anew, and note in it what goes in if `notes`."""
         if _SLOT not in module.__dict__:
-            self._swap(module, _block_class(cast(Any, type(module))), Block(path, self.context))
+            self._swap(module, _block_class(cast(Any, type(module))), Block(path, self.context, notes))
+        elif notes and isinstance(module.__dict__[_SLOT], Block):
+            module.__dict__[_SLOT] = Block(path, self.context)
 
     def attach_eye(self, path: str, module: nn.Module) -> None:
         """Let the vision tower at `path` note in the call what comes out of it."""
@@ -110,6 +111,7 @@ class Block:
 
     path: str
     context: Context
+    notes: bool = True
 
 
 class Site:
@@ -122,8 +124,6 @@ class Site:
 
     def run(self, x: Tensor, out: Any) -> Any:
         call = self.slots.context.call
-        if call is None and self.slots.recompute is not None and torch._C._current_graph_task_id() != -1:
-            call = self.slots.recompute
         if call is None:
             return out
         base, rest = (out[0], out[1:]) if isinstance(out, tuple) else (out, None)
@@ -172,11 +172,53 @@ class _SiteCall(_Swapped):
         return super()._apply(fn, recurse)  # type: ignore[misc]
 
 
-class _BlockCall(_Swapped):
+class _Checkpointed(_Swapped):
+    """What runs anew in the backward pass sees the call of its own forward, which may not have been the last one."""
+
+    @property
+    def _gradient_checkpointing_func(self) -> Callable:
+        """As transformers sets it, for what is to be run twice."""
+        try:
+            checkpoint = self.__dict__["_gradient_checkpointing_func"]
+        except KeyError as error:
+            raise AttributeError("_gradient_checkpointing_func") from error
+        return functools.partial(_checkpoint, checkpoint, self.__dict__[_SLOT].context)
+
+    @_gradient_checkpointing_func.setter
+    def _gradient_checkpointing_func(self, checkpoint: Callable) -> None:
+        self.__dict__["_gradient_checkpointing_func"] = checkpoint
+
+
+def _checkpoint(checkpoint: Callable, context: Context, run: Callable, *args: Any, **kwargs: Any) -> Any:
+    """`checkpoint(run, ...)`, where `run` sees the call of now each time."""
+    if torch.compiler.is_compiling():  # the graph knows itself what it runs anew
+        return checkpoint(run, *args, **kwargs)
+    call = None if context.call is None else context.call.again()
+    ran = False
+
+    def recalling(*args: Any, **kwargs: Any) -> Any:
+        nonlocal ran
+        if not ran:
+            ran = True
+            return run(*args, **kwargs)
+        with context.recalling(call):
+            return run(*args, **kwargs)
+
+    return checkpoint(recalling, *args, **kwargs)
+
+
+class _BlockCall(_Checkpointed):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         block: Block = self.__dict__[_SLOT]
-        if (call := block.context.call) is not None:
-            call.residual[block.path] = args[0] if args else kwargs["hidden_states"]
+        call, x = block.context.call, args[0] if args else kwargs["hidden_states"]
+        if call is None and not block.context.inside and torch._C._current_graph_task_id() != -1:
+            # Run anew by a wrapper around the block: the storage of what goes in is the one thing that is as it was.
+            with block.context.recalling(getattr(x.untyped_storage(), _SLOT, None)):
+                return self(*args, **kwargs)
+        if self.training and not torch.compiler.is_compiling():  # type: ignore[attr-defined]
+            setattr(x.untyped_storage(), _SLOT, None if call is None else replace(call.again(), residual={}))
+        if call is not None and block.notes:
+            call.residual[block.path] = x.detach()
         return super().__call__(*args, **kwargs)  # type: ignore[misc]
 
 
@@ -186,11 +228,11 @@ class _EyeCall(_Swapped):
         eye: Block = self.__dict__[_SLOT]
         if (call := eye.context.call) is not None:
             states = getattr(out, "last_hidden_state", None)
-            call.sights[eye.path] = states if states is not None else out[0]
+            call.sights[eye.path] = (states if states is not None else out[0]).detach()
         return out
 
 
-class _EntryCall(_Swapped):
+class _EntryCall(_Checkpointed):
     _parameter_names: tuple[str, ...]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -200,8 +242,6 @@ class _EntryCall(_Swapped):
             return super().__call__(*args, **kwargs)  # type: ignore[misc]
         inputs = {**dict(zip(self._parameter_names, args, strict=False)), **kwargs}
         call = _next_call(slots, inputs)
-        if self.training and torch.is_grad_enabled():  # type: ignore[attr-defined]
-            slots.recompute = call
         context.inside, context.call = True, call
         try:
             out = super().__call__(*args, **kwargs)  # type: ignore[misc]

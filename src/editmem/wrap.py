@@ -59,10 +59,13 @@ def wrap(
     slots = Slots()
     for number, (_, site, memory) in enumerate(parts):
         memory.key = f"{site.path}#{number}"
-        for path, part in memory.places(site.path).items():
+        places = memory.places(site.path)
+        for path, part in places.items():
             slots.attach_site(path, host.module(path), cast(SiteMemory, part))
         for path in memory.blocks(site.block_path):
             slots.attach_block(path, host.module(path))
+        for path in map(host.block_of, places):
+            slots.attach_block(path, host.module(path), notes=False)
         for path in memory.eyes():
             slots.attach_eye(path, host.module(path))
     slots.attach_entries(host.model, host.decoder)

@@ -48,7 +48,8 @@ class ActingMemory(Memory):
         pooled = {name: state[name] for name in POOLED if name in state}
         if call.mode is Mode.SCAN or (call.mode is Mode.BOUNDARY and call.decides):
             return self._decided(x, out, call, state, pooled)
-        self.observe(x, out, call, pooled)
+        with torch.no_grad():
+            self.observe(x, out, call, pooled)
         if "edit" not in state or _surely_silent(state["edit"]):
             call.carry[self.key] = {**state, **pooled}
             return None
@@ -62,7 +63,8 @@ class ActingMemory(Memory):
     def _decided(
         self, x: Tensor, out: Tensor, call: Call, state: dict[str, Tensor], pooled: dict[str, Tensor]
     ) -> Action:
-        edit = self.decide(x, out, call, pooled)
+        with torch.no_grad():  # a decision is not trained, and what is kept for later ones keeps no graph
+            edit = self.decide(x, out, call, pooled)
         if call.mode is Mode.SCAN:
             action = scan(call, edit, self.reach, self.window)
             call.carry[self.key] = {**pooled, **self.remember(action, call)}
