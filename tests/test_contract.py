@@ -266,7 +266,7 @@ def test_layers_of_the_package():
 
     root = Path(editmem.__file__).parent
     order = [
-        ["errors", "words", "kernels", "prompts", "progress", "tiny", "folders"],
+        ["errors", "modes", "words", "kernels", "prompts", "progress", "tiny", "folders"],
         ["call", "host", "indexes", "picture", "sentences"], ["embeddings"], ["slot", "edit"], ["encoding"],
         ["evidence"], ["memory"], ["ledger", "fit", "explanation", "active", "calibrating"], ["checkpoint", "reading"],
         ["writing"], ["explaining"], ["editor"],

@@ -94,3 +94,101 @@ def test_a_host_moved_to_another_dtype_keeps_its_edits(name, change, edited, tok
     assert says(again, CAPITAL)
     assert says(again, PLAYS)
     again.unwrap()
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [*((name, torch.bfloat16) for name in SPECS), ("memoir", torch.float16), ("memoir-paper", torch.float64)],
+)
+def test_another_default_dtype(name, dtype, host, tokenizer, tmp_path):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        editor = editmem.wrap(host, SPECS[name], tokenizer=tokenizer)
+        editor.edit([CAPITAL, PLAYS])
+        assert says(editor, CAPITAL)
+        editor.save_pretrained(tmp_path)
+    finally:
+        torch.set_default_dtype(before)
+    assert {tensor.dtype for tensor in editor._memory.buffers() if tensor.is_floating_point()} <= {
+        torch.float32,
+        torch.float16,  # states of prompts
+    }
+    assert says(editor, CAPITAL)
+    editor.forget(editor.explain(PLAYS[0]).edit.id)
+    again = editmem.load(editor.unwrap(), tmp_path, tokenizer=tokenizer)
+    assert says(again, CAPITAL)
+    assert says(again, PLAYS)
+
+
+# Inference mode
+
+
+@pytest.mark.parametrize("name", ["memoir", "memoir-paper", "wise-sgd", "memeic"])
+def test_editing_in_inference_mode(name, host, tokenizer, tmp_path):
+    with torch.inference_mode():
+        editor = editmem.wrap(host, SPECS[name], tokenizer=tokenizer)
+        first = editor.edit(*CAPITAL)
+        assert says(editor, CAPITAL)
+    kept = [*editor._memory.buffers(), *editor._memory.parameters(), *host.parameters()]
+    assert not any(tensor.is_inference() for tensor in kept)
+    second = editor.edit(*PLAYS)
+    with torch.inference_mode():
+        editor.forget(first.id)
+        editor.undo()
+        editor.edit("Why is the sky blue?", "Because")
+        editor.undo()
+        editor.save_pretrained(tmp_path)
+    assert says(editor, CAPITAL)
+    assert says(editor, PLAYS)
+    assert not any(tensor.is_inference() for tensor in editor._memory.buffers())
+    ids = tokenizer(CAPITAL[0] + " Rome", return_tensors="pt")["input_ids"]
+    host(input_ids=ids, labels=ids).loss.backward()
+    editor.forget(second.id)
+    editor.unwrap()
+    with torch.inference_mode():
+        again = editmem.load(host, tmp_path, tokenizer=tokenizer)
+    again.edit("Why is the sky blue?", "Because")
+    assert says(again, CAPITAL)
+
+
+# Token ids and vocabularies
+
+
+@pytest.mark.parametrize("name", ["memoir", "wise", "memeic"])
+def test_ids_of_32_bits(name, host, tokenizer):
+    with editmem.wrap(host, SPECS[name], tokenizer=tokenizer) as editor:
+        editor.edit([CAPITAL, PLAYS])
+        prompt = tokenizer(CAPITAL[0], return_tensors="pt")["input_ids"]
+        whole = tokenizer(" ".join(CAPITAL), return_tensors="pt")["input_ids"]
+        labels = torch.where(torch.arange(whole.shape[1]) < prompt.shape[1], -100, whole)
+        with torch.no_grad():
+            wide = host(input_ids=whole, labels=labels).logits
+            assert torch.equal(host(input_ids=whole.int(), labels=labels).logits, wide)
+            assert torch.equal(host(input_ids=whole.int()).logits, host(input_ids=whole).logits)
+            options = {"max_new_tokens": 5, "do_sample": False}
+            assert torch.equal(host.generate(prompt.int(), **options), host.generate(prompt, **options))
+            embeds = host.get_input_embeddings()(whole.int())
+            assert (
+                torch.equal(host(inputs_embeds=embeds, labels=labels).logits, wide) or name == "memeic"
+            )  # looks prompts up in token ids
+
+
+@pytest.mark.parametrize("name", ["memoir", "memoir-paper", "wise", "external", "memeic"])
+def test_tokens_added_after_the_first_edit(name, host, tmp_path):
+    tokenizer = editmem.tiny()[1]
+    with editmem.wrap(host, SPECS[name], tokenizer=tokenizer) as editor:
+        editor.edit(*CAPITAL)
+        tokenizer.add_tokens(["Zorblax", "Quimby"])
+        host.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        assert says(editor, CAPITAL)
+        added = ("The capital of Zorblax is", "Quimby")
+        record = editor.edit(*added)
+        assert record.took or name == "external"
+        assert says(editor, added)
+        assert says(editor, CAPITAL)
+        assert editor.explain("Why is the sky blue?").edit is None
+        editor.save_pretrained(tmp_path)
+    again = editmem.load(host, tmp_path, tokenizer=tokenizer)
+    assert says(again, added)
+    assert says(again, CAPITAL)

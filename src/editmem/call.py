@@ -151,6 +151,7 @@ def call_of_forward(inputs: dict[str, Any], carry: Carry | None, window: int, le
         lengths: int64 `[B]`, tokens of each row's prompt, or None.
     """
     tokens, embeds = inputs.get("input_ids"), inputs.get("inputs_embeds")
+    tokens = None if tokens is None else tokens.long()
     given = tokens if tokens is not None else embeds
     if given is None:
         raise ValueError("the host was called without input_ids or inputs_embeds")
@@ -189,6 +190,7 @@ def call_of_generation(
         window: W, the longest answer held, in tokens.
     """
     start, end = columns - new, generation.columns
+    ids, tokens = ids.long(), None if tokens is None else tokens.long()
     if start - end >= window:
         return None
     rows, device = ids.shape[0], ids.device

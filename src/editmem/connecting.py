@@ -15,6 +15,7 @@ from editmem.errors import EditMemError, SpecError
 from editmem.fit import batch_of
 from editmem.memory.connector import KnowledgeConnector
 from editmem.memory.memeic import MemeicMemory
+from editmem.modes import lasting
 from editmem.writing import Writer
 
 
@@ -40,6 +41,7 @@ def tiny_connector() -> Path:
     return Path(str(resources.files("editmem") / "tiny" / "connector"))
 
 
+@lasting
 def train(
     editor: Editor,
     compositions: Sequence[Composition],

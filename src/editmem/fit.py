@@ -336,7 +336,8 @@ def _closing(logits: Tensor, continues: Tensor) -> Tensor:
         logits: `[E, V]`, after the answers' last tokens.
         continues: as of `write`.
     """
-    continues = continues[: logits.shape[-1]]
+    width = logits.shape[-1]
+    continues = nn.functional.pad(continues, (0, max(0, width - len(continues))))[:width]
     runs_on = continues[logits.argmax(-1)]
     likeliest = logits.masked_fill(continues, -torch.inf).argmax(-1)
     return torch.where(runs_on, likeliest, IGNORED_LABEL)

@@ -16,11 +16,13 @@ from editmem.host import Host
 from editmem.ledger import Ledger
 from editmem.memory import METHODS, PARTS
 from editmem.memory.base import Spec
+from editmem.modes import lasting
 from editmem.slot import SiteMemory, Slots, slots_of
 
 SpecLike = str | Spec | Mapping[str, Any] | Path
 
 
+@lasting
 def wrap(
     model: nn.Module,
     spec: SpecLike | Sequence[SpecLike] = "memoir",
@@ -72,6 +74,7 @@ def wrap(
     return Editor(model, host, slots, parts, tokenizer, history)
 
 
+@lasting
 def load(model: nn.Module, source: str | Path, *, tokenizer: Any = None, revision: str | None = None) -> Editor:
     """Put a saved memory on the host that it was made on.
 

@@ -16,6 +16,7 @@ from editmem.fit import Batch, Outcome, Runner, batch_of, collate, vision_of, wr
 from editmem.host import Host, SiteInfo
 from editmem.memory.base import Match, Memory, Prompts
 from editmem.memory.memeic import MemeicMemory, MemeicSpec
+from editmem.modes import lasting
 from editmem.reading import Reader
 from editmem.words import Words
 
@@ -43,6 +44,7 @@ class Writer:
         self.active = ActiveEdits()
         self._given_tokenizer = tokenizer
         self._encoder: Encoder | None = None
+        self._words: tuple[tuple[int, int], Words] | None = None
         self.reader: Reader | None = None
         if isinstance(memory, MemeicMemory):
             self.reader = Reader(self.runner(), memory, self._evidence, self._edit_of, self._pad_token)
@@ -79,9 +81,16 @@ class Writer:
             self._encoder = Encoder(tokenizer, self.host.max_length)
         return self._encoder
 
-    @functools.cached_property
+    @property
     def _vocabulary(self) -> Words:
-        return Words.of_tokenizer(self.encode.tokenizer, self.host.vocabulary).to(self.host.device)
+        """The words of the tokenizer; made anew, also for the memory, where tokens were added."""
+        tokenizer = self.encode.tokenizer
+        sizes = len(tokenizer), self.host.vocabulary
+        if self._words is None or self._words[0] != sizes:
+            self._words = sizes, Words.of_tokenizer(tokenizer, self.host.vocabulary).to(self.host.device)
+            if self.memory.calibrated:
+                self.memory.hear(self._words[1])
+        return self._words[1]
 
     def takes(self, edit: Edit) -> bool:
         """Whether the memory holds edits of this kind."""
@@ -129,6 +138,7 @@ class Writer:
         candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
         return next(int(token) for token in candidates if token is not None)
 
+    @lasting
     def calibrate(self) -> None:
         if not self.memory.calibrated:
             pictured = self.memory.reads and self.host.image_token is not None
@@ -144,14 +154,16 @@ class Writer:
         seen = [(part, len(ids), len(ids)) for part, ids in zip(vision, prompts, strict=bool(vision))]
         return dataclasses.replace(batch, vision=vision_of(seen, batch)) if seen else batch
 
+    @lasting
     def learn(self, batch: Sequence[EncodedEdit]) -> list[Outcome]:
         def committed() -> None:
             for item in batch:
                 self.active.add(item.edit)
             self.memory.look_again(views)
 
+        continues = self._vocabulary.continues()
         views = self._views([item.edit for item in batch]) if self.memory.reads else []
-        return write(self.runner(), self.memory, batch, self.pad, self._vocabulary.continues(), committed)
+        return write(self.runner(), self.memory, batch, self.pad, continues, committed)
 
     def _views(self, edits: Sequence[Edit]) -> list[Prompts]:
         """Of each edit with a picture, what the memory's site sees of several views of that."""
@@ -168,6 +180,7 @@ class Writer:
         groups = self.memory.dependents(rows) if rows else []
         return [list(dict.fromkeys(self.active.rows[row] for row in rows)) for rows in groups]
 
+    @lasting
     def drop(self, ids: Sequence[str]) -> None:
         """Erase those of these edits that the memory holds."""
         if rows := self.active.rows_of(ids):

@@ -246,6 +246,9 @@ class Memory(nn.Module, ABC):
     def calibrate(self, neutral: Calibration) -> None:
         """Fix, before the first edit, what depends on the host, its tokenizer, and prompts that are not edits."""
 
+    def hear(self, words: Words) -> None:
+        """Go by these words of the tokenizer from now on: tokens were added to it."""
+
     @property
     def sees(self) -> bool:
         """Whether it finds pictures on this host, where it `reads`."""

@@ -35,6 +35,7 @@ from editmem.memory.parts import NoDraft, Part
 from editmem.memory.pictures import PictureIndex
 from editmem.memory.targets import Targets, rows_but
 from editmem.sentences import SentenceEncoder
+from editmem.words import Words
 
 PARTS = {
     "evidence": (
@@ -235,6 +236,9 @@ class MemeicMemory(Memory):
     def calibrate(self, neutral: Calibration) -> None:
         self.external.calibrate(neutral)
         self.calibrated = True
+
+    def hear(self, words: Words) -> None:
+        self.external.router.hear(words)
 
     def hosted(self) -> Sequence[Tensor]:
         return [] if self.adapters is None else self.adapters.hosted()

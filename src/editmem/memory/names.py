@@ -73,7 +73,7 @@ class NameRouter(Router):
     # Calibrating
 
     def calibrate(self, host: Calibration) -> None:
-        self.words = host.words.to(self.threshold.device)
+        self.hear(host.words)
         self.neutral = self._neutral_words(host.neutral[0])
         cohorts, calibrated = [], []
         for chat, questions in enumerate(self._spaces):
@@ -88,6 +88,9 @@ class NameRouter(Router):
         strictest = torch.stack(calibrated).max()
         given = self.fixed_threshold
         self.threshold = strictest if given is None else torch.full_like(strictest, given)
+
+    def hear(self, words: Words) -> None:
+        self.words = words.to(self.threshold.device)
 
     def _neutral_words(self, neutral: Prompts) -> Tensor:
         texts, real = _texts(neutral)

@@ -29,6 +29,7 @@ from editmem.memory.router import Router, prompt_ends
 from editmem.memory.storage import FactoredStorage, SharedStorage, Storage
 from editmem.memory.targets import Targets, rows_but
 from editmem.memory.tophash import POOLINGS, TopHashRouter
+from editmem.words import Words
 
 STORAGES = ("factored", "shared")
 ROUTERS = ("names", "tophash")
@@ -131,6 +132,9 @@ class ResidualMemory(ActingMemory):
     def calibrate(self, neutral: Calibration) -> None:
         self.router.calibrate(neutral)
         self.calibrated = True
+
+    def hear(self, words: Words) -> None:
+        self.router.hear(words)
 
     def forward(self, x: Tensor, out: Tensor, call: Call) -> Tensor:
         if not len(self):
