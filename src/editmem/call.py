@@ -53,6 +53,7 @@ class Call:
         carry: per memory, the tensors that it keeps from one forward to the next (first dimension B).
         stand_ins: modules that run at a site in place of its memories, by site path (used while writing).
         acted: what memories with several sites have worked out for this forward, by key.
+        elsewhere: the same call on other devices.
     """
 
     mode: Mode
@@ -67,11 +68,30 @@ class Call:
     residual: dict[str, Tensor] = field(default_factory=dict)
     sights: dict[str, Tensor] = field(default_factory=dict)
     acted: dict[str, Any] = field(default_factory=dict)
+    elsewhere: "dict[torch.device, Call]" = field(default_factory=dict)
+
+    def entering(self, path: str) -> Tensor:
+        """What went into the block at `path`, where this call's tensors are: `[B, T, d]`."""
+        return self.residual[path].to(self.real.device)
+
+    def seen(self, path: str) -> Tensor | None:
+        """What came out of the module at `path` that sees pictures, where this call's tensors are."""
+        return None if (sight := self.sights.get(path)) is None else sight.to(self.real.device)
+
+    def on(self, device: torch.device) -> "Call":
+        """The call with its tensors on a device; what is noted, decided and carried is shared."""
+        if self.real.device == device:
+            return self
+        if device not in self.elsewhere:
+            tensors = {name: getattr(self, name) for name in ("real", "tokens", "step", "tail", "text")}
+            moved: dict[str, Any] = {name: t if t is None else t.to(device) for name, t in tensors.items()}
+            self.elsewhere[device] = replace(self, **moved)
+        return self.elsewhere[device]
 
     def again(self) -> "Call":
         """The call as it is now, for a part of the forward that will be run once more."""
         noted: dict[str, Any] = {name: dict(getattr(self, name)) for name in ("carry", "residual", "sights", "acted")}
-        return replace(self, **noted)
+        return replace(self, **noted, elsewhere={})
 
 
 @dataclass

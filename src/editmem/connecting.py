@@ -136,7 +136,7 @@ def _loss(
     reader = writer.reader
     assert reader is not None
     composed = [reader.with_found(item, *rows) for item, rows in zip(items, found, strict=True)]
-    batch = batch_of(composed, [], writer.pad, memory.external.kinds.data.device)
+    batch = batch_of(composed, [], writer.pad, writer.host.device)
     visual, textual = (torch.tensor(column, device=batch.ids.device) for column in zip(*found, strict=True))
     route = {memory.key: {"visual": visual, "textual": textual, "acting": textual}}
     logits = writer.runner().routed(batch, route)

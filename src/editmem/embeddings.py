@@ -25,12 +25,13 @@ class TokenLookup:
         if made_from != self._made_from:
             with torch.no_grad():
                 # Through the module: some hosts scale what they look up.
-                every = embedding(torch.arange(weight.shape[0], device=weight.device))
+                every = embedding(torch.arange(weight.shape[0], device=embeds.device))
             self._hashes, self._ids = _hash(every).sort()
             self._made_from = made_from
+        hashes, ids = self._hashes.to(embeds.device), self._ids.to(embeds.device)
         wanted = _hash(embeds)
-        place = torch.searchsorted(self._hashes, wanted).clamp(max=len(self._hashes) - 1)
-        return torch.where(self._hashes[place] == wanted, self._ids[place], NO_TOKEN)
+        place = torch.searchsorted(hashes, wanted).clamp(max=len(hashes) - 1)
+        return torch.where(hashes[place] == wanted, ids[place], NO_TOKEN)
 
 
 def _hash(rows: Tensor) -> Tensor:

@@ -153,14 +153,14 @@ class Runner:
         stand_ins = stand_in.places(self.site.path) if isinstance(stand_in, Draft) else {self.site.path: stand_in}
         stand_ins = {} if stand_in is None else stand_ins
         with self.context.setting(stand_ins=stand_ins, lengths=lengths, silent=False):
-            return self.host.model(**inputs).logits[:, -keep:]
+            return self.host.model(**inputs).logits[:, -keep:].to(batch.ids.device)
 
     def routed(self, batch: Batch, route: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
         """Logits `[B, L, V]` of the target's tokens, with what is to act decided beforehand; for training."""
         keep, lengths = batch.labels.shape[1], (batch.mask * (batch.step <= 0)).sum(1)
         with self.context.setting(stand_ins={}, lengths=lengths, route=route, silent=False):
             out = self.host.model(input_ids=batch.ids, attention_mask=batch.mask, **batch.vision)
-        return out.logits[:, -keep:]
+        return out.logits[:, -keep:].to(batch.ids.device)
 
     def greedy(self, batch: Batch, count: int, pad: int, bare: bool = False) -> list[list[int]]:
         """The next `count` tokens of each prompt, the likeliest at each step, memories included unless `bare`."""
@@ -176,7 +176,7 @@ class Runner:
                 inputs["logits_to_keep"] = 1
             with torch.no_grad(), self.context.setting(stand_ins={}, lengths=lengths, silent=bare):
                 out = self.host.model(input_ids=tokens, attention_mask=mask, **inputs)
-            said.append(out.logits[:, -1].argmax(-1))
+            said.append(out.logits[:, -1].argmax(-1).to(tokens.device))
             mask = nn.functional.pad(mask, (0, 1), value=1)
             tokens, lengths = said[-1][:, None], None
             inputs["past_key_values"] = out.past_key_values
@@ -217,7 +217,7 @@ class Runner:
         seen, look = _looking()
         with torch.no_grad():
             logits = self.logits(batch, look)
-        if not torch.isfinite(seen[0].x[batch.mask.bool()]).all():
+        if not torch.isfinite(seen[0].x[seen[0].call.real]).all():
             raise InvalidEditError(
                 f"the host's activations at {self.site.path} are not finite (NaN or infinity); nothing was written. "
                 "Check the host's weights and dtype"
@@ -315,7 +315,7 @@ def write(
         for edit, token in zip(edits, closing.tolist(), strict=True)
     ]
     before = _mean_losses(logits[:count], batch.labels[:count])
-    draft = memory.draft(edits, prompts, batch.owner)
+    draft = memory.draft(edits, prompts, batch.owner.to(prompts.x.device))
     steps = _learn(runner, draft, batch, recording, memory.spec)
     kept = memory.commit(edits, draft, prompts)
     committed()

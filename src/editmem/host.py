@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from editmem.errors import HostError
+from editmem.offload import runs_on, stored
 
 if TYPE_CHECKING:  # these take seconds to import; whoever has a model has paid for them already
     from transformers import PreTrainedModel
@@ -57,14 +58,15 @@ class Host:
         self.decoder, self.blocks_path, self.blocks = _blocks(self.model)
 
     @property
-    def _embedding(self) -> torch.Tensor:
-        weight = self.model.get_input_embeddings().weight
-        assert isinstance(weight, torch.Tensor)
-        return weight.detach()
+    def _embedding(self) -> str:
+        """The name of the word embeddings' weight."""
+        words = self.model.get_input_embeddings()
+        return next(f"{name}.weight" for name, module in self.model.named_modules() if module is words)
 
     @property
     def device(self) -> torch.device:
-        return self._embedding.device
+        """Where inputs go."""
+        return runs_on(self.model, self._embedding)
 
     @property
     def max_length(self) -> int | None:
@@ -74,7 +76,7 @@ class Host:
     @property
     def vocabulary(self) -> int:
         """Rows of the embedding; may be more than the tokenizer has tokens."""
-        return int(self._embedding.shape[0])
+        return int(self.model.get_input_embeddings().weight.shape[0])  # type: ignore[union-attr,index]
 
     @property
     def image_token(self) -> int | None:
@@ -229,7 +231,7 @@ class Host:
 
     def fingerprint(self) -> dict[str, Any]:
         """What a saved memory must find again: the architecture, its shapes, and a sample of the weights."""
-        embedding = self._embedding
+        embedding = stored(self.model, self._embedding).detach()
         sample = embedding[:: max(1, embedding.shape[0] // 64), :64].float().cpu().contiguous()
         return {
             "architecture": type(self.model).__name__,

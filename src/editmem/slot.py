@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from editmem.call import CARRY, Call, Carry, Context, Generation, call_of_forward, call_of_generation
 from editmem.embeddings import TokenLookup
 from editmem.errors import HostError
+from editmem.modes import lasting
 
 _SLOT = "_editmem_slot"
 
@@ -121,12 +122,25 @@ class Site:
         self.path = path
         self.slots = slots
         self.memories: list[Any] = []
+        self.device: torch.device | None = None
+
+    @lasting
+    def place(self, device: torch.device) -> None:
+        """Have the memories where the site runs: hosts may be dispatched over several devices at any time."""
+        for memory in self.memories:
+            memory.to(device)
+        self.device = device
 
     def run(self, x: Tensor, out: Any) -> Any:
         call = self.slots.context.call
         if call is None:
             return out
         base, rest = (out[0], out[1:]) if isinstance(out, tuple) else (out, None)
+        if base.is_meta:  # a pass for the shapes alone
+            return out
+        if base.device != self.device:
+            self.place(base.device)
+        call, x = call.on(base.device), x.to(base.device)
         # Some hosts flatten batch and time before their feed-forward block.
         rows = call.real.shape
         x, result = x.view(*rows, x.shape[-1]), base.view(*rows, base.shape[-1])
@@ -167,7 +181,9 @@ class _SiteCall(_Swapped):
         return self.__dict__[_SLOT].run(x, out)
 
     def _apply(self, fn: Callable, recurse: bool = True) -> Any:
-        for memory in self.__dict__[_SLOT].memories:
+        site: Site = self.__dict__[_SLOT]
+        site.device = None
+        for memory in site.memories:
             memory._apply(fn)
         return super()._apply(fn, recurse)  # type: ignore[misc]
 

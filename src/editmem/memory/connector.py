@@ -63,7 +63,7 @@ class KnowledgeConnector(nn.Module):
         """`out` `[B, T, d]` of projection `number`, adapted in the rows `both` (bool `[B]`); others bit for bit."""
         inner = nn.functional.linear(x.to(self.down[number].dtype), self.down[number])
         added = self.scale * nn.functional.linear(inner, self.up[number])
-        return torch.where(both[:, None, None], out + added.to(out.dtype), out)
+        return torch.where(both.to(out.device)[:, None, None], out + added.to(out.dtype), out)
 
     def state(self) -> dict[str, Tensor]:
         return {f"{i}.{name}": weight.detach() for i, name, weight in self._named()}

@@ -277,9 +277,8 @@ class MemeicMemory(Memory):
         if state is None or call.mode is Mode.SCAN:
             call.carry.pop(self.key, None)
             return None
-        if self.targets.lengths.data.device != call.real.device:
-            self.to(call.real.device)
-        rows = call.real.shape[0]
+        call, rows = call.on(self.targets.lengths.data.device), call.real.shape[0]
+        state = {name: tensor.to(call.real.device) for name, tensor in state.items()}
         if state["acting"].shape[0] != rows:  # beams
             state = {name: tensor.repeat_interleave(rows // tensor.shape[0]) for name, tensor in state.items()}
         tokens, lengths = self.targets.tokens.data, self.targets.lengths.data
@@ -300,8 +299,8 @@ class MemeicMemory(Memory):
         if self.spec.both == "textual":
             return add(x, out, weights, self._adapter(state["acting"]), action.active, scale)
         for name in ("visual", "textual"):
-            on = action.active & (state[name] >= 0)[:, None]
-            out = add(x, out, weights, self._adapter(state[name]), on, scale)
+            active = action.active & (state[name] >= 0)[:, None]
+            out = add(x, out, weights, self._adapter(state[name]), active, scale)
         return out
 
     def _adapter(self, rows: Tensor) -> Tensor:

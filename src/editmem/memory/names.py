@@ -98,7 +98,7 @@ class NameRouter(Router):
         return torch.tensor(sorted({word for words in said for word in words}), device=self.threshold.device)
 
     def _ends(self, call: Call) -> tuple[Tensor, Tensor]:
-        return at_prompt_ends(call.residual[self.block_path], call)
+        return at_prompt_ends(call.entering(self.block_path), call)
 
     def _states(self, call: Call, chat: Tensor) -> tuple[Tensor, Tensor]:
         """Unit states `[B, Q, d]` of the prompts that end in this forward, and bool `[B, Q]`, which do.

@@ -96,7 +96,7 @@ class PictureIndex(nn.Module):
 
     def calibrate(self, seen: Seen) -> None:
         """Learn from built-in pictures what is the same and what is not."""
-        sights = None if self.eye is None else seen.views.call.sights.get(self.eye)
+        sights = None if self.eye is None else seen.views.call.seen(self.eye)
         one_each = sights is not None and sights.ndim == 3 and len(sights) == len(seen.views.x)
         self.by_tower = torch.full_like(self.by_tower, one_each)
         if sights is not None and one_each:
@@ -161,7 +161,7 @@ class PictureIndex(nn.Module):
 
     def pictures(self, prompts: Prompts) -> tuple[Tensor, Tensor]:
         """The mean state of each row's pictures, float32 `[B, d]`, and whether it has any, bool `[B]`."""
-        tokens, states = prompts.call.tokens, prompts.call.residual[self.first].float()
+        tokens, states = prompts.call.tokens, prompts.call.entering(self.first).float()
         assert tokens is not None
         at = (tokens == self.image_token).float()[..., None]
         count = at.sum(1)
@@ -170,11 +170,13 @@ class PictureIndex(nn.Module):
             return (states * at).sum(1) / count.clamp(min=1), present
         if not bool(present.any()):
             return states.new_zeros((len(states), self.looks.background.shape[0])), present
-        sights = prompts.call.sights[str(self.eye)].float()
+        sights = prompts.call.seen(str(self.eye))
+        assert sights is not None
+        sights = sights.float()
         return _shares(count[:, 0], len(sights)) @ sights.mean(1), present
 
     def _ends(self, call: Call) -> Tensor:
-        return at_prompt_ends(call.residual[self.block], call)[0][:, 0]
+        return at_prompt_ends(call.entering(self.block), call)[0][:, 0]
 
     def _questions(self, call: Call, chat: Tensor) -> Tensor:
         ends = self._ends(call)

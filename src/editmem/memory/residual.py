@@ -139,8 +139,6 @@ class ResidualMemory(ActingMemory):
     def forward(self, x: Tensor, out: Tensor, call: Call) -> Tensor:
         if not len(self):
             return out
-        if self.targets.tokens.data.device != x.device:
-            self.to(x.device)
         action = self.act(x, out, call)
         return out if action is None else self.storage.add(x, out, action, self._masks())
 

@@ -201,8 +201,6 @@ class SideMemory(ActingMemory):
     def forward(self, x: Tensor, out: Tensor, call: Call) -> Tensor:
         if not len(self):
             return out
-        if self.sides.deltas.device != x.device:
-            self.to(x.device)
         action = self.act(x, out, call)
         return out if action is None else self.sides.add(x, out, action)
 

@@ -150,7 +150,7 @@ class OffsetDraft(Draft):
             self.square.lerp_(gradient.square().mean(-1, keepdim=True), 0.1)
             mean, square = self.mean / (1 - 0.8**self.count), self.square / (1 - 0.9**self.count)
             update = self.rate * mean / (square.sqrt() + 1e-12)
-            self.offsets.sub_(torch.where(unfinished[:, None, None], update, 0))
+            self.offsets.sub_(torch.where(unfinished.to(update.device)[:, None, None], update, 0))
 
 
 class SharedStorage(Storage):
