@@ -6,6 +6,8 @@ import pytest
 import torch
 from accelerate import cpu_offload, disk_offload, dispatch_model
 from accelerate.hooks import remove_hook_from_submodules
+from placed import ONE, TWO, Devices, tensor
+from torch.utils._pytree import tree_map_only
 
 import editmem
 from editmem.errors import HostError
@@ -92,3 +94,76 @@ def test_hooks_taken_off_again(host, tokenizer):
         remove_hook_from_submodules(host)
         assert not any(parameter.is_meta for parameter in host.parameters())
         assert say(editor, CAPITAL[0]).startswith(CAPITAL[1])
+
+
+# Two devices
+
+
+@pytest.fixture
+def spread(host, monkeypatch):
+    """The host with the first half of its blocks on one device and the rest on another."""
+    monkeypatch.setattr(torch, "tensor", tensor)
+    with Devices():
+        half = len(host.model.layers) // 2
+        for name, child in host.model.named_children():
+            child.to(TWO if name == "norm" else ONE)
+        for block in host.model.layers[half:]:
+            block.to(TWO)
+        host.lm_head = torch.nn.Linear(host.lm_head.in_features, host.lm_head.out_features, bias=False)
+        host.lm_head.weight = torch.nn.Parameter(host.model.embed_tokens.weight.detach().to(TWO))
+        for module in (*host.model.layers, host.model.norm, host.lm_head):
+            module.register_forward_pre_hook(moved_to(next(module.parameters()).device), with_kwargs=True)
+        yield host
+
+
+def moved_to(device):
+    def hook(module, args, kwargs):
+        return tree_map_only(torch.Tensor, lambda given: given.to(device), (args, kwargs))
+
+    return hook
+
+
+def greedy(host, tokenizer, text, count=4):
+    ids = tokenizer(text, return_tensors="pt")["input_ids"].to(ONE)
+    for _ in range(count):
+        with torch.no_grad():
+            following = host(input_ids=ids, use_cache=False).logits[:, -1].argmax(-1, keepdim=True)
+        ids = torch.cat([ids, following.to(ONE)], 1)
+    return tokenizer.decode(ids[0, -count:].tolist()).strip()
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"method": "memoir"},
+        {"method": "memoir", "layer": 1},
+        {"method": "memoir", "router": "tophash", "storage": "shared"},
+        {"method": "wise"},
+        {"method": "memeic", "start": 0.0, "connector": True, "steps": 20},
+    ],
+    ids=lambda spec: "-".join(map(str, spec.values())),
+)
+def test_a_host_on_two_devices(spec, spread, tokenizer, tmp_path):
+    with editmem.wrap(spread, spec, tokenizer=tokenizer) as editor:
+        assert editor._host.device == ONE
+        first = editor.edit(*CAPITAL)
+        assert first.took
+        assert editor.edit(*PLAYS).took
+        for path, site in editor._slots.sites.items():
+            device = next(spread.get_submodule(path).parameters()).device
+            state = [held for part in site.memories for held in placed_state(part)]
+            assert {held.device for held in state} == {device}
+        assert greedy(spread, tokenizer, PLAYS[0]).startswith(PLAYS[1])
+        assert editor.explain(CAPITAL[0]).edit.id == first.id
+        editor.save_pretrained(tmp_path)
+        editor.forget(first.id)
+        assert editor.explain(CAPITAL[0]).edit is None
+    with editmem.load(spread, tmp_path, tokenizer=tokenizer) as again:
+        assert again.explain(CAPITAL[0]).edit is not None
+        assert greedy(spread, tokenizer, CAPITAL[0]).startswith(CAPITAL[1])
+
+
+def placed_state(part):
+    """The tensors that move with a site."""
+    modules = [part, *getattr(part, "moves", [])]
+    return [held for module in modules for held in (*module.buffers(), *module.parameters())]

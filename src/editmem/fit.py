@@ -337,7 +337,7 @@ def _closing(logits: Tensor, continues: Tensor) -> Tensor:
         continues: as of `write`.
     """
     width = logits.shape[-1]
-    continues = nn.functional.pad(continues, (0, max(0, width - len(continues))))[:width]
+    continues = nn.functional.pad(continues.to(logits.device), (0, max(0, width - len(continues))))[:width]
     runs_on = continues[logits.argmax(-1)]
     likeliest = logits.masked_fill(continues, -torch.inf).argmax(-1)
     return torch.where(runs_on, likeliest, IGNORED_LABEL)
