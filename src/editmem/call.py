@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 CARRY = "_editmem_carry"
 IGNORED_LABEL = -100
@@ -77,6 +78,16 @@ class Call:
     def seen(self, path: str) -> Tensor | None:
         """What came out of the module at `path` that sees pictures, where this call's tensors are."""
         return None if (sight := self.sights.get(path)) is None else sight.to(self.real.device)
+
+    def widened(self, columns: int) -> "Call":
+        """The call with more columns in front, which are no part of the prompt, such as virtual tokens."""
+        more = columns - self.real.shape[1]
+        if more <= 0:
+            return self
+        fill = {"real": 0, "tokens": NO_TOKEN, "step": -columns - 1}
+        tensors = {name: t for name in fill if (t := getattr(self, name)) is not None}
+        wider: dict[str, Any] = {name: pad(t, (more, 0), value=fill[name]) for name, t in tensors.items()}
+        return replace(self, **wider)
 
     def on(self, device: torch.device) -> "Call":
         """The call with its tensors on a device; what is noted, decided and carried is shared."""

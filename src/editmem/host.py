@@ -53,6 +53,7 @@ class Host:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = causal_lm(model)
+        _refuse_virtual_tokens(model)
         self.enclosed = any(outer is not self.model for outer in _models_around(model, self.model))
         self.hidden_size = int(self.model.config.get_text_config().hidden_size)
         self.decoder, self.blocks_path, self.blocks = _blocks(self.model)
@@ -278,6 +279,21 @@ def causal_lm(model: nn.Module) -> "PreTrainedModel":
         f"{type(model).__name__} is not a Hugging Face causal language model: nothing in it is a PreTrainedModel "
         "with output embeddings. Load it with AutoModelForCausalLM"
     )
+
+
+def _refuse_virtual_tokens(model: nn.Module) -> None:
+    """Refuse PEFT's prompt learning around the host.
+
+    It has taken hold of how `generate` goes on, and edits would be learned without its virtual tokens.
+    """
+    for module in model.modules():
+        configs = getattr(module, "peft_config", {})
+        for config in configs.values() if isinstance(configs, dict) else ():
+            if getattr(config, "is_prompt_learning", False):
+                raise HostError(
+                    f"the model is inside a {type(module).__name__} with virtual tokens ({type(config).__name__}); "
+                    "wrap the model itself first, and put the adapter around it after"
+                )
 
 
 def _models_around(model: nn.Module, inner: "PreTrainedModel") -> "list[PreTrainedModel]":

@@ -41,6 +41,8 @@ class Slots:
         self.context = Context()
         self.sites: dict[str, Site] = {}
         self.modules: list[nn.Module] = []
+        self.placed: dict[str, tuple[nn.Module, Callable]] = {}
+        self.model: nn.Module | None = None
         self.lookup = TokenLookup()
         self.reader: Any = None
         self.embedding: Callable[[], nn.Module] | None = None
@@ -69,13 +71,13 @@ class Slots:
         """Let `memory` run on the output of `module`, after the memories that are there already."""
         if path not in self.sites:
             self.sites[path] = Site(path, self)
-            self._swap(module, _site_class(cast(Any, type(module))), self.sites[path])
+            self._place(path, module, _site_class, self.sites[path])
         self.sites[path].memories.append(memory)
 
     def attach_block(self, path: str, module: nn.Module, notes: bool = True) -> None:
         """Let the block at `path` remember its call where it is run anew, and note in it what goes in if `notes`."""
         if _SLOT not in module.__dict__:
-            self._swap(module, _block_class(cast(Any, type(module))), Block(path, self.context, notes))
+            self._place(path, module, _block_class, Block(path, self.context, notes))
         elif notes and isinstance(module.__dict__[_SLOT], Block):
             module.__dict__[_SLOT] = Block(path, self.context)
 
@@ -86,10 +88,34 @@ class Slots:
 
     def attach_entries(self, model: nn.Module, decoder: nn.Module) -> None:
         """Let `model` (with `generate`), its body and the `decoder` in it work out the call of each forward."""
-        self.embedding = model.get_input_embeddings  # type: ignore[assignment]
+        self.model, self.embedding = model, model.get_input_embeddings  # type: ignore[assignment]
         self._swap(model, _generating_class(cast(Any, type(model))), self)
         for part in {cast(nn.Module, model.base_model), decoder} - {model}:
             self._swap(part, _entry_class(cast(Any, type(part))), self)
+
+    def _place(self, path: str, module: nn.Module, made_of: Callable, state: Any) -> None:
+        self._swap(module, made_of(type(module)), state)
+        self.placed[path] = module, made_of
+
+    def move_along(self) -> None:
+        """Follow the model where a module has been replaced by another since, as PEFT does to merge its layers.
+
+        Raises:
+            HostError: if there is none in its place.
+        """
+        for path, (module, made_of) in list(self.placed.items()):
+            try:
+                here = cast(nn.Module, self.model).get_submodule(path)
+            except AttributeError as error:
+                raise HostError(
+                    f"the model has no module {path!r} any more, on which a memory sits; undo what took it away, or "
+                    "unwrap the model and load the saved memory on it again"
+                ) from error
+            if here is not module and all(part is not module for part in here.modules()):
+                state = module.__dict__[_SLOT]
+                _swap_back(module)
+                self.modules.remove(module)
+                self._place(path, here, made_of, state)
 
     def _swap(self, module: nn.Module, cls: type, state: Any) -> None:
         module.__dict__[_SLOT] = state
@@ -99,11 +125,16 @@ class Slots:
     def detach(self) -> None:
         """Give every module its own class back."""
         for module in self.modules:
-            module.__class__ = type(module)._host_class  # type: ignore[attr-defined]
-            del module.__dict__[_SLOT]
+            _swap_back(module)
         self.modules.clear()
+        self.placed.clear()
         self.sites.clear()
-        self.embedding = self.reader = None
+        self.model = self.embedding = self.reader = None
+
+
+def _swap_back(module: nn.Module) -> None:
+    module.__class__ = type(module)._host_class  # type: ignore[attr-defined]
+    del module.__dict__[_SLOT]
 
 
 @dataclass(frozen=True)
@@ -256,6 +287,7 @@ class _EntryCall(_Checkpointed):
         context = slots.context
         if context.inside or context.silent or (slots.idle and context.stand_ins is None):
             return super().__call__(*args, **kwargs)  # type: ignore[misc]
+        slots.move_along()
         inputs = {**dict(zip(self._parameter_names, args, strict=False)), **kwargs}
         call = _next_call(slots, inputs)
         context.inside, context.call = True, call
@@ -316,6 +348,8 @@ def _next_call(slots: Slots, inputs: dict[str, Any]) -> Call | None:
     if context.generations and context.generations[-1].pending is not None:
         generation = context.generations[-1]
         (call,), generation.pending = generation.pending, None  # type: ignore[misc]
+        given = inputs.get("input_ids") if inputs.get("inputs_embeds") is None else inputs["inputs_embeds"]
+        call = call if call is None or given is None else call.widened(given.shape[1])
     else:
         carry = getattr(inputs.get("past_key_values"), CARRY, None)
         if inputs.get("input_ids") is None and inputs.get("inputs_embeds") is not None:
