@@ -23,6 +23,7 @@ from editmem.errors import HostError
 from editmem.modes import lasting
 
 _SLOT = "_editmem_slot"
+_NO_CODE = (lambda: None).__code__
 
 
 class SiteMemory(Protocol):
@@ -113,7 +114,7 @@ class Slots:
                 ) from error
             if here is not module and all(part is not module for part in here.modules()):
                 state = module.__dict__[_SLOT]
-                _swap_back(module)
+                _swap_back(module, _without_ours(type(module), module))
                 self.modules.remove(module)
                 self._place(path, here, made_of, state)
 
@@ -123,18 +124,41 @@ class Slots:
         self.modules.append(module)
 
     def detach(self) -> None:
-        """Give every module its own class back."""
-        for module in self.modules:
-            _swap_back(module)
+        """Give every module its own class back.
+
+        Raises:
+            HostError: if a class that was put on top of ours cannot do without it; nothing is changed then.
+        """
+        classes = [_without_ours(type(module), module) for module in self.modules]
+        for module, cls in zip(self.modules, classes, strict=True):
+            _swap_back(module, cls)
         self.modules.clear()
         self.placed.clear()
         self.sites.clear()
         self.model = self.embedding = self.reader = None
 
 
-def _swap_back(module: nn.Module) -> None:
-    module.__class__ = type(module)._host_class  # type: ignore[attr-defined]
+def _swap_back(module: nn.Module, cls: type) -> None:
+    module.__class__ = cls
     del module.__dict__[_SLOT]
+
+
+def _without_ours(cls: type, module: nn.Module) -> type:
+    """The class of a module without ours in it: others, as `parametrize` or `fully_shard`, may have made theirs of it.
+
+    Raises:
+        HostError: if theirs cannot be made anew on top of the host's own.
+    """
+    if "_host_class" in vars(cls):
+        return vars(cls)["_host_class"]
+    bases = tuple(_without_ours(base, module) if "_host_class" in dir(base) else base for base in cls.__bases__)
+    if any("__class__" in getattr(value, "__code__", _NO_CODE).co_freevars for value in vars(cls).values()):
+        raise HostError(
+            f"the class of a {cls._host_class.__name__} in the model was replaced by {cls.__qualname__} after "  # type: ignore[attr-defined]
+            "wrapping, and cannot be taken apart; undo that first, then unwrap"
+        )
+    names = {name: value for name, value in vars(cls).items() if name not in ("__dict__", "__weakref__")}
+    return type(cls)(cls.__name__, bases, names)
 
 
 @dataclass(frozen=True)
