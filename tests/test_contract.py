@@ -267,7 +267,8 @@ def test_layers_of_the_package():
     root = Path(editmem.__file__).parent
     order = [
         ["errors", "modes", "words", "kernels", "prompts", "progress", "tiny", "folders"],
-        ["call", "offload", "indexes", "picture", "sentences"], ["embeddings", "host"], ["slot", "edit"], ["encoding"],
+        ["call", "offload", "indexes", "picture", "sentences"], ["embeddings", "host"], ["fingerprint"],
+        ["slot", "edit"], ["encoding"],
         ["evidence"], ["memory"], ["ledger", "fit", "explanation", "active", "calibrating"], ["checkpoint", "reading"],
         ["writing"], ["explaining"], ["editor"],
         ["wrap", "connecting", "interop"], ["cli", "__init__"],

@@ -17,6 +17,7 @@ from editmem.edit import Edit, EditRecord, EncodedEdit, Prompt, read_edits
 from editmem.errors import EditMemError, InvalidEditError, UnknownEditError
 from editmem.explaining import explain
 from editmem.explanation import Explanation
+from editmem.fingerprint import fingerprint
 from editmem.host import Host, SiteInfo
 from editmem.ledger import Event, Ledger
 from editmem.memory.base import Memory, Spec
@@ -300,7 +301,7 @@ class Editor:
     def _state(self) -> checkpoint.State:
         return checkpoint.State(
             specs=[spec.to_dict() for spec in self.specs],
-            host=self._host.fingerprint(),
+            host=fingerprint(self._host),
             tokenizer=checkpoint.tokenizer_fingerprint(self._writer.encode.tokenizer),
             rows=[list(writer.active.rows) for writer in self._writers],
             events=list(self._ledger),

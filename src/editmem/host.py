@@ -1,17 +1,16 @@
 """Look at a model: where its blocks are, where a memory can sit, what it is made of. By structure, never by name."""
 
-import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from editmem.errors import HostError
-from editmem.offload import runs_on, stored
+from editmem.offload import runs_on
 
 if TYPE_CHECKING:  # these take seconds to import; whoever has a model has paid for them already
     from transformers import PreTrainedModel
@@ -59,7 +58,7 @@ class Host:
         self.decoder, self.blocks_path, self.blocks = _blocks(self.model)
 
     @property
-    def _embedding(self) -> str:
+    def embedding(self) -> str:
         """The name of the word embeddings' weight."""
         words = self.model.get_input_embeddings()
         return next(f"{name}.weight" for name, module in self.model.named_modules() if module is words)
@@ -67,7 +66,7 @@ class Host:
     @property
     def device(self) -> torch.device:
         """Where inputs go."""
-        return runs_on(self.model, self._embedding)
+        return runs_on(self.model, self.embedding)
 
     @property
     def max_length(self) -> int | None:
@@ -229,20 +228,6 @@ class Host:
             raise HostError(f"module={pattern!r} is outside the blocks {self.blocks_path}.*")
         widths = linear_widths(self.module(matches[0])) or (self.hidden_size, self.hidden_size)
         return SiteInfo(matches[0], int(block[1]), *widths, f"{self.blocks_path}.{block[1]}")
-
-    def fingerprint(self) -> dict[str, Any]:
-        """What a saved memory must find again: the architecture, its shapes, and a sample of the weights."""
-        embedding = stored(self.model, self._embedding).detach()
-        sample = embedding[:: max(1, embedding.shape[0] // 64), :64].float().cpu().contiguous()
-        return {
-            "architecture": type(self.model).__name__,
-            "hidden_size": self.hidden_size,
-            "num_blocks": len(self.blocks),
-            "vocab_size": int(embedding.shape[0]),
-            "embedding_sample": hashlib.sha256(
-                sample.to(torch.bfloat16).view(torch.int16).numpy().tobytes()
-            ).hexdigest(),
-        }
 
     @contextmanager
     def frozen(self) -> Iterator[None]:

@@ -88,7 +88,7 @@ def load(model: nn.Module, source: str | Path, *, tokenizer: Any = None, revisio
         CheckpointError: if the memory is damaged, too new, or belongs to another host; the model is unchanged.
     """
     state = checkpoint.load(source, revision=revision)
-    checkpoint.check_host(state, Host(model).fingerprint())
+    checkpoint.check_host(state, Host(model))
     editor = wrap(model, [_spec(data) for data in state.specs], tokenizer=tokenizer)
     try:
         checkpoint.check_tokenizer(state, editor.tokenizer)
