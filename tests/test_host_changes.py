@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from pictured import ROWS, edit_both, encode, right
 
 import editmem
 from editmem.memory.memeic import MemeicSpec
@@ -94,6 +95,20 @@ def test_a_host_moved_to_another_dtype_keeps_its_edits(name, change, edited, tok
     assert says(again, CAPITAL)
     assert says(again, PLAYS)
     again.unwrap()
+
+
+def test_a_host_that_sees_in_another_dtype():
+    vlm = editmem.tiny(vision=True)
+    with editmem.wrap(vlm[0], "memeic", tokenizer=vlm[1]) as editor:
+        edit_both(editor)
+        vlm[0].to(torch.bfloat16)
+        inputs = encode(vlm, ROWS)
+        inputs["pixel_values"] = inputs["pixel_values"].to(torch.bfloat16)
+        ids = vlm[0].generate(**inputs, max_new_tokens=8, do_sample=False)
+        said = vlm[1].tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        assert all(right([text.strip() for text in said]))
+        pictures = editor._memory.external.pictures
+        assert {getattr(pictures, name).dtype for name in ("threshold", "same", "asking")} == {torch.float32}
 
 
 @pytest.mark.parametrize(
