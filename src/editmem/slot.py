@@ -286,8 +286,8 @@ class _BlockCall(_Checkpointed):
             # Run anew by a wrapper around the block: the storage of what goes in is the one thing that is as it was.
             with block.context.recalling(getattr(x.untyped_storage(), _SLOT, None)):
                 return self(*args, **kwargs)
-        if self.training and not torch.compiler.is_compiling():  # type: ignore[attr-defined]
-            setattr(x.untyped_storage(), _SLOT, None if call is None else replace(call.again(), residual={}))
+        if call is not None and self.training and not torch.compiler.is_compiling():  # type: ignore[attr-defined]
+            setattr(x.untyped_storage(), _SLOT, replace(call.again(), residual={}))
         if call is not None and block.notes:
             call.residual[block.path] = x.detach()
         return super().__call__(*args, **kwargs)  # type: ignore[misc]
