@@ -275,9 +275,9 @@ def test_layers_of_the_package():
 
     root = Path(editmem.__file__).parent
     order = [
-        ["errors", "compat", "words", "kernels", "prompts", "progress", "tiny", "folders", "seams"], ["gate"],
-        ["call", "host", "indexes", "picture", "sentences", "files"], ["embeddings", "caches"], ["slot", "edit"],
-        ["encoding", "closing"],
+        ["errors", "compat", "modes", "words", "kernels", "prompts", "progress", "tiny", "folders", "seams"], ["gate"],
+        ["call", "offload", "indexes", "picture", "sentences", "files"], ["embeddings", "host", "caches"],
+        ["fingerprint"], ["slot", "edit"], ["encoding", "closing"],
         ["evidence"], ["memory"], ["ledger", "fit", "explanation", "active", "calibrating"], ["checkpoint", "reading"],
         ["writing"], ["explaining"], ["editor"],
         ["wrap", "connecting", "interop"], ["cli", "__init__"],

@@ -7,13 +7,14 @@ forward, the decision made at a prompt's end, travels with the KV cache or with 
 import copy
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 IGNORED_LABEL = -100
 NO_TOKEN = -1
@@ -58,6 +59,7 @@ class Call:
         carry: per memory, the tensors that it keeps from one forward to the next (first dimension B).
         stand_ins: modules that run at a site in place of its memories, by site path (used while writing).
         acted: what memories with several sites have worked out for this forward, by key.
+        elsewhere: the same call on other devices.
     """
 
     mode: Mode
@@ -73,6 +75,40 @@ class Call:
     residual: dict[str, Tensor] = field(default_factory=dict)
     sights: dict[str, Tensor] = field(default_factory=dict)
     acted: dict[str, Any] = field(default_factory=dict)
+    elsewhere: "dict[torch.device, Call]" = field(default_factory=dict)
+
+    def entering(self, path: str) -> Tensor:
+        """What went into the block at `path`, where this call's tensors are: `[B, T, d]`."""
+        return self.residual[path].to(self.real.device)
+
+    def seen(self, path: str) -> Tensor | None:
+        """What came out of the module at `path` that sees pictures, where this call's tensors are."""
+        return None if (sight := self.sights.get(path)) is None else sight.to(self.real.device)
+
+    def widened(self, columns: int) -> "Call":
+        """The call with more columns in front, which are no part of the prompt, such as virtual tokens."""
+        more = columns - self.real.shape[1]
+        if more <= 0:
+            return self
+        fill = {"real": 0, "tokens": NO_TOKEN, "step": -columns - 1}
+        tensors = {name: t for name in fill if (t := getattr(self, name)) is not None}
+        wider: dict[str, Any] = {name: pad(t, (more, 0), value=fill[name]) for name, t in tensors.items()}
+        return replace(self, **wider)
+
+    def on(self, device: torch.device) -> "Call":
+        """The call with its tensors on a device; what is noted, decided and carried is shared."""
+        if self.real.device == device:
+            return self
+        if device not in self.elsewhere:
+            tensors = {name: getattr(self, name) for name in ("real", "tokens", "step", "tail", "before")}
+            moved: dict[str, Any] = {name: t if t is None else t.to(device) for name, t in tensors.items()}
+            self.elsewhere[device] = replace(self, **moved)
+        return self.elsewhere[device]
+
+    def again(self) -> "Call":
+        """The call as it is now, for a part of the forward that will be run once more."""
+        noted: dict[str, Any] = {name: dict(getattr(self, name)) for name in ("carry", "residual", "sights", "acted")}
+        return replace(self, **noted, elsewhere={})
 
     def text(self) -> tuple[Tensor, int]:
         """The text so far, int64 `[B, S]`, and at which column this forward's tokens begin in it.
@@ -160,6 +196,10 @@ class Context(threading.local):
     def __deepcopy__(self, memo: dict) -> "Context":
         return Context()
 
+    def recalling(self, call: Call | None) -> AbstractContextManager[None]:
+        """Around a part of a forward that is run once more, with the call that it had."""
+        return self.setting(call=None if call is None else call.again(), inside=True)
+
     @contextmanager
     def setting(self, **values: Any) -> Iterator[None]:
         """Set attributes for the duration of a block; nests."""
@@ -210,6 +250,7 @@ def call_of_forward(
         lengths: int64 `[B]`, tokens of each row's prompt, or None.
     """
     tokens, embeds = inputs.get("input_ids"), inputs.get("inputs_embeds")
+    tokens = None if tokens is None else tokens.long()
     given = tokens if tokens is not None else embeds
     if given is None:
         raise ValueError("the host was called without input_ids or inputs_embeds")
@@ -250,6 +291,7 @@ def call_of_generation(
         window: W, the longest answer held, in tokens.
     """
     start, end = columns - new, generation.columns
+    ids, tokens = ids.long(), None if tokens is None else tokens.long()
     if start - end >= window:
         return None
     rows, device = ids.shape[0], ids.device

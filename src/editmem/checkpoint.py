@@ -17,6 +17,8 @@ from torch import Tensor
 
 from editmem import folders
 from editmem.errors import CheckpointError
+from editmem.fingerprint import differences
+from editmem.host import Host
 from editmem.ledger import Event, check_history, parse_event
 
 FORMAT = 1
@@ -183,17 +185,18 @@ def push(
     return str(commit.pr_url if create_pr else url)
 
 
-def check_host(state: State, host: Mapping[str, Any]) -> None:
+def check_host(state: State, host: Host) -> None:
     """Refuse a memory that was made on another host.
 
     Raises:
         CheckpointError: naming what differs.
     """
-    for name, expected in state.host.items():
-        if host.get(name) != expected:
-            raise CheckpointError(
-                f"this memory belongs to another host: its {name} is {expected!r}, this model's is {host.get(name)!r}"
-            )
+    try:
+        found = differences(state.host, host)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"the memory's description of its host is damaged: {error!r}") from error
+    if found:
+        raise CheckpointError(f"this memory belongs to another host: {'; '.join(found)}")
 
 
 def check_tokenizer(state: State, tokenizer: Any) -> None:

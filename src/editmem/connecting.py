@@ -15,6 +15,7 @@ from editmem.errors import EditMemError, SpecError
 from editmem.fit import batch_of
 from editmem.memory.connector import KnowledgeConnector
 from editmem.memory.memeic import MemeicMemory
+from editmem.modes import lasting
 from editmem.writing import Writer
 
 
@@ -40,6 +41,7 @@ def tiny_connector() -> Path:
     return Path(str(resources.files("editmem") / "tiny" / "connector"))
 
 
+@lasting
 def train(
     editor: Editor,
     compositions: Sequence[Composition],
@@ -141,7 +143,7 @@ def _loss(
     reader = writer.reader
     assert reader is not None
     composed = [reader.with_found(item, *rows) for item, rows in zip(items, found, strict=True)]
-    batch = batch_of(composed, [], writer.pad, memory.external.kinds.data.device)
+    batch = batch_of(composed, [], writer.pad, writer.host.device)
     visual, textual = (torch.tensor(column, device=batch.ids.device) for column in zip(*found, strict=True))
     route = {memory.key: {"visual": visual, "textual": textual, "acting": textual}}
     logits = writer.runner().routed(batch, route)

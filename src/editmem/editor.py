@@ -18,6 +18,7 @@ from editmem.edit import Edit, EditRecord, EncodedEdit, Prompt, last_of_each, re
 from editmem.errors import EditMemError, InvalidEditError, UnknownEditError
 from editmem.explaining import explain
 from editmem.explanation import Explanation
+from editmem.fingerprint import fingerprint
 from editmem.fit import Outcome
 from editmem.host import Host, SiteInfo
 from editmem.ledger import Event, Ledger
@@ -395,7 +396,7 @@ class Editor:
     def _state(self) -> checkpoint.State:
         return checkpoint.State(
             specs=[spec.to_dict() for spec in self.specs],
-            host=self._host.fingerprint(),
+            host=fingerprint(self._host),
             tokenizer=checkpoint.tokenizer_fingerprint(self._writer.encode.tokenizer),
             rows=[list(writer.active.rows) for writer in self._writers],
             events=list(self._ledger),

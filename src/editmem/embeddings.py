@@ -25,18 +25,19 @@ class TokenLookup:
         if made_from != self._made_from:
             with torch.no_grad():
                 # Through the module: some hosts scale what they look up.
-                every = embedding(torch.arange(weight.shape[0], device=weight.device))
+                every = embedding(torch.arange(weight.shape[0], device=embeds.device))
             self._hashes, self._ids = _hash(every).sort()
             self._made_from = made_from
+        hashes, ids = self._hashes.to(embeds.device), self._ids.to(embeds.device)
         wanted = _hash(embeds)
-        place = torch.searchsorted(self._hashes, wanted).clamp(max=len(self._hashes) - 1)
-        return torch.where(self._hashes[place] == wanted, self._ids[place], NO_TOKEN)
+        place = torch.searchsorted(hashes, wanted).clamp(max=len(hashes) - 1)
+        return torch.where(hashes[place] == wanted, ids[place], NO_TOKEN)
 
 
 def _hash(rows: Tensor) -> Tensor:
     """Int64 `[...]` of rows `[..., d]`: equal for equal bits, whatever the batch."""
     width = rows.shape[-1]
-    columns = torch.linspace(0, width - 1, min(_SAMPLED, width), device=rows.device).long()
+    columns = torch.linspace(0, width - 1, min(_SAMPLED, width), dtype=torch.float32, device=rows.device).long()
     whole = {2: torch.int16, 4: torch.int32, 8: torch.int64}[rows.element_size()]
     bits = rows.detach()[..., columns].contiguous().view(whole).long()
     factors = torch.arange(1, len(columns) + 1, device=rows.device) * 0x1E3779B97F4A7C15 | 1

@@ -155,14 +155,14 @@ class Runner:
         stand_ins = stand_in.places(self.site.path) if isinstance(stand_in, Draft) else {self.site.path: stand_in}
         stand_ins = {} if stand_in is None else stand_ins
         with self.context.setting(stand_ins=stand_ins, lengths=lengths, silent=False):
-            return self.host.model(**inputs).logits[:, -keep:]
+            return self.host.model(**inputs).logits[:, -keep:].to(batch.ids.device)
 
     def routed(self, batch: Batch, route: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
         """Logits `[B, L, V]` of the target's tokens, with what is to act decided beforehand; for training."""
         keep, lengths = batch.labels.shape[1], (batch.mask * (batch.step <= 0)).sum(1)
         with self.context.setting(stand_ins={}, lengths=lengths, route=route, silent=False):
             out = self.host.model(input_ids=batch.ids, attention_mask=batch.mask, **batch.vision)
-        return out.logits[:, -keep:]
+        return out.logits[:, -keep:].to(batch.ids.device)
 
     def greedy(self, batch: Batch, count: int, pad: int, bare: bool = False) -> list[list[int]]:
         """The next `count` tokens of each text, the likeliest at each step, memories included unless `bare`."""
@@ -178,7 +178,7 @@ class Runner:
                 inputs["logits_to_keep"] = 1
             with torch.no_grad(), self.context.setting(stand_ins={}, lengths=lengths, silent=bare):
                 out = self.host.model(input_ids=tokens, attention_mask=mask, **inputs)
-            said.append(out.logits[:, -1].argmax(-1))
+            said.append(out.logits[:, -1].argmax(-1).to(tokens.device))
             mask = nn.functional.pad(mask, (0, 1), value=1)
             tokens, lengths = said[-1][:, None], None
             inputs |= compat.given_cache(self.host.model, compat.cache_of(out))
@@ -229,7 +229,7 @@ class Runner:
         seen, look = _looking()
         with torch.no_grad():
             logits = self.logits(batch, look)
-        if not torch.isfinite(seen[0].x[batch.mask.bool()]).all():
+        if not torch.isfinite(seen[0].x[seen[0].call.real]).all():
             raise InvalidEditError(
                 f"the host's activations at {self.site.path} are not finite (NaN or infinity); nothing was written. "
                 "Check the host's weights and dtype"
@@ -283,7 +283,7 @@ def write(
         for edit, token in zip(edits, closing.tolist(), strict=True)
     ]
     before = _mean_losses(logits[:count], batch.labels[:count])
-    draft = memory.draft(edits, prompts, batch.owner)
+    draft = memory.draft(edits, prompts, batch.owner.to(prompts.x.device))
     steps = _learn(runner, draft, batch, tape, memory.spec)
     kept = commit(edits, draft, prompts)
     with torch.no_grad():
@@ -349,7 +349,7 @@ def _learn(runner: Runner, draft: Draft, batch: Batch, tape: Tape, spec: Any) ->
     with torch.enable_grad(), runner.context.setting(tape=tape):
         for _ in range(spec.steps):
             losses = _token_losses(runner.logits(batch, draft), batch.labels)
-            worst = torch.zeros(count, device=losses.device)
+            worst = torch.zeros(count, dtype=losses.dtype, device=losses.device)
             worst = worst.scatter_reduce(0, batch.owner, losses.detach().amax(1), "amax")
             unfinished = worst > enough
             if not bool(unfinished.any()) and draft.settled():

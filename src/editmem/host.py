@@ -1,11 +1,10 @@
 """Look at a model: where its blocks are, where a memory can sit, what it is made of. By structure, never by name."""
 
-import hashlib
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -13,6 +12,7 @@ from torch import nn
 from editmem import compat
 from editmem.errors import HostError
 from editmem.gate import Together
+from editmem.offload import runs_on
 
 if TYPE_CHECKING:  # these take seconds to import; whoever has a model has paid for them already
     from transformers import PreTrainedModel
@@ -54,20 +54,22 @@ class Host:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = causal_lm(model)
+        _refuse_virtual_tokens(model)
         self.enclosed = any(outer is not self.model for outer in _models_around(model, self.model))
         self.hidden_size = int(self.model.config.get_text_config().hidden_size)
         self.decoder, self.blocks_path, self.blocks = _blocks(self.model)
         self._evaluation = Together(self._evaluate)
 
     @property
-    def _embedding(self) -> torch.Tensor:
-        weight = self.model.get_input_embeddings().weight
-        assert isinstance(weight, torch.Tensor)
-        return weight.detach()
+    def embedding(self) -> str:
+        """The name of the word embeddings' weight."""
+        words = self.model.get_input_embeddings()
+        return next(f"{name}.weight" for name, module in self.model.named_modules() if module is words)
 
     @property
     def device(self) -> torch.device:
-        return self._embedding.device
+        """Where inputs go."""
+        return runs_on(self.model, self.embedding)
 
     @property
     def max_length(self) -> int | None:
@@ -77,7 +79,7 @@ class Host:
     @property
     def vocabulary(self) -> int:
         """Rows of the embedding; may be more than the tokenizer has tokens."""
-        return int(self._embedding.shape[0])
+        return int(self.model.get_input_embeddings().weight.shape[0])  # type: ignore[union-attr,index]
 
     @property
     def image_token(self) -> int | None:
@@ -212,6 +214,11 @@ class Host:
             sites += found
         return sites
 
+    def block_of(self, path: str) -> str:
+        """The path of the block that a module of the blocks is in."""
+        number = path.removeprefix(f"{self.blocks_path}.").partition(".")[0]
+        return f"{self.blocks_path}.{number}"
+
     def _named_site(self, pattern: str) -> SiteInfo:
         names = [name for name, _ in self.model.named_modules()]
         if pattern.startswith("re:"):
@@ -225,20 +232,6 @@ class Host:
             raise HostError(f"module={pattern!r} is outside the blocks {self.blocks_path}.*")
         widths = linear_widths(self.module(matches[0])) or (self.hidden_size, self.hidden_size)
         return SiteInfo(matches[0], int(block[1]), *widths, f"{self.blocks_path}.{block[1]}")
-
-    def fingerprint(self) -> dict[str, Any]:
-        """What a saved memory must find again: the architecture, its shapes, and a sample of the weights."""
-        embedding = self._embedding
-        sample = embedding[:: max(1, embedding.shape[0] // 64), :64].float().cpu().contiguous()
-        return {
-            "architecture": type(self.model).__name__,
-            "hidden_size": self.hidden_size,
-            "num_blocks": len(self.blocks),
-            "vocab_size": int(embedding.shape[0]),
-            "embedding_sample": hashlib.sha256(
-                sample.to(torch.bfloat16).view(torch.int16).numpy().tobytes()
-            ).hexdigest(),
-        }
 
     def frozen(self) -> AbstractContextManager[None]:
         """Evaluation mode inside the block, of modules that are being trained; as before after it.
@@ -276,6 +269,21 @@ def causal_lm(model: nn.Module) -> "PreTrainedModel":
         f"{type(model).__name__} is not a Hugging Face causal language model: nothing in it is a PreTrainedModel "
         "with output embeddings. Load it with AutoModelForCausalLM"
     )
+
+
+def _refuse_virtual_tokens(model: nn.Module) -> None:
+    """Refuse PEFT's prompt learning around the host.
+
+    It has taken hold of how `generate` goes on, and edits would be learned without its virtual tokens.
+    """
+    for module in model.modules():
+        configs = getattr(module, "peft_config", {})
+        for config in configs.values() if isinstance(configs, dict) else ():
+            if getattr(config, "is_prompt_learning", False):
+                raise HostError(
+                    f"the model is inside a {type(module).__name__} with virtual tokens ({type(config).__name__}); "
+                    "wrap the model itself first, and put the adapter around it after"
+                )
 
 
 def _models_around(model: nn.Module, inner: "PreTrainedModel") -> "list[PreTrainedModel]":

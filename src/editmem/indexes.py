@@ -52,7 +52,7 @@ class ExactIndex:
     """
 
     def __init__(self, width: int) -> None:
-        self._vectors = torch.zeros((0, width))
+        self._vectors = torch.zeros((0, width), dtype=torch.float32)
 
     def __len__(self) -> int:
         return self._vectors.shape[0]
@@ -184,14 +184,14 @@ class QdrantIndex:
         asked = [self._models.QueryRequest(query=q, limit=top, params=self._exact) for q in _array(queries).tolist()]
         number: dict[Any, int] = {point: i for i, point in enumerate(self._ids)}
         found = [answer.points for answer in self._client.query_batch_points(self._name, asked)]
-        scores = torch.tensor([[point.score for point in points] for points in found])
+        scores = torch.tensor([[point.score for point in points] for points in found], dtype=torch.float32)
         numbers = torch.tensor([[number[point.id] for point in points] for points in found])
         return scores.to(queries.device), numbers.to(queries.device)
 
     def save(self) -> Tensor:
         points = self._client.retrieve(self._name, self._ids, with_vectors=True)
         vectors = {point.id: point.vector for point in points}
-        return torch.tensor([vectors[i] for i in self._ids]).reshape(len(self), self._width)
+        return torch.tensor([vectors[i] for i in self._ids], dtype=torch.float32).reshape(len(self), self._width)
 
     def load(self, vectors: Tensor) -> None:
         self._new()

@@ -10,7 +10,7 @@ the class back is the whole of detaching.
 import copy
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
 
 import torch
@@ -30,8 +30,10 @@ from editmem.call import (
 from editmem.embeddings import TokenLookup
 from editmem.errors import HostError
 from editmem.gate import Gate
+from editmem.modes import lasting
 
 _SLOT = "_editmem_slot"
+_NO_CODE = (lambda: None).__code__
 
 
 class SiteMemory(Protocol):
@@ -52,7 +54,8 @@ class Slots:
         self.gate = Gate()
         self.sites: dict[str, Site] = {}
         self.modules: list[nn.Module] = []
-        self.recompute: Call | None = None
+        self.placed: dict[str, tuple[nn.Module, Callable]] = {}
+        self.model: nn.Module | None = None
         self.lookup = TokenLookup()
         self.reader: Any = None
         self.embedding: Callable[[], nn.Module] | None = None
@@ -85,32 +88,61 @@ class Slots:
         """Let `memory` run on the output of `module`, after the memories that are there already."""
         if path not in self.sites:
             self.sites[path] = Site(path, self)
-            self._swap(module, _site_class(cast(Any, type(module))), self.sites[path])
+            self._place(path, module, _site_class, self.sites[path])
         self.sites[path].memories.append(memory)
 
-    def attach_block(self, path: str, module: nn.Module) -> None:
-        """Let the block at `path` note in the call what goes into it."""
-        self._attach_part(path, module).notes_input = True
+    def attach_block(self, path: str, module: nn.Module, notes: bool = True) -> None:
+        """Let the block at `path` remember its call where it is run anew, and note in it what goes in if `notes`."""
+        if (block := self._attach_part(path, module)) is not None:
+            block.runs_anew = True
+            block.notes_input |= notes
 
     def attach_eye(self, path: str, module: nn.Module) -> None:
         """Let the vision tower at `path` note in the call what comes out of it."""
-        self._attach_part(path, module).notes_output = True
+        if (part := self._attach_part(path, module)) is not None:
+            part.notes_output = True
 
     def attach_taped(self, path: str, module: nn.Module) -> None:
         """Let the module at `path` return what a `Tape` has of it, where one is played."""
         self._attach_part(path, module)
 
-    def _attach_part(self, path: str, module: nn.Module) -> "Block":
+    def _attach_part(self, path: str, module: nn.Module) -> "Block | None":
+        """What is kept of the module at `path`; None where it is a site."""
         if _SLOT not in module.__dict__:
-            self._swap(module, _block_class(cast(Any, type(module))), Block(path, self.context))
-        return cast(Block, module.__dict__[_SLOT])
+            self._place(path, module, _block_class, Block(path, self.context))
+        state = module.__dict__[_SLOT]
+        return state if isinstance(state, Block) else None
 
     def attach_entries(self, model: nn.Module, decoder: nn.Module) -> None:
         """Let `model` (with `generate`), its body and the `decoder` in it work out the call of each forward."""
-        self.embedding = model.get_input_embeddings  # type: ignore[assignment]
+        self.model, self.embedding = model, model.get_input_embeddings  # type: ignore[assignment]
         self._swap(model, _generating_class(cast(Any, type(model))), self)
         for part in {cast(nn.Module, model.base_model), decoder} - {model}:
             self._swap(part, _entry_class(cast(Any, type(part))), self)
+
+    def _place(self, path: str, module: nn.Module, made_of: Callable, state: Any) -> None:
+        self._swap(module, made_of(type(module)), state)
+        self.placed[path] = module, made_of
+
+    def move_along(self) -> None:
+        """Follow the model where a module has been replaced by another since, as PEFT does to merge its layers.
+
+        Raises:
+            HostError: if there is none in its place.
+        """
+        for path, (module, made_of) in list(self.placed.items()):
+            try:
+                here = cast(nn.Module, self.model).get_submodule(path)
+            except AttributeError as error:
+                raise HostError(
+                    f"the model has no module {path!r} any more, on which a memory sits; undo what took it away, or "
+                    "unwrap the model and load the saved memory on it again"
+                ) from error
+            if here is not module and all(part is not module for part in here.modules()):
+                state = module.__dict__[_SLOT]
+                _swap_back(module, _without_ours(type(module), module))
+                self.modules.remove(module)
+                self._place(path, here, made_of, state)
 
     def _swap(self, module: nn.Module, cls: type, state: Any) -> None:
         self.modules.append(module)  # first: `detach` takes off what an interruption leaves
@@ -118,17 +150,47 @@ class Slots:
         module.__class__ = cls
 
     def detach(self) -> None:
-        """Give every module its own class back."""
+        """Give every module its own class back.
+
+        Raises:
+            HostError: if a class that was put on top of ours cannot do without it; nothing is changed then.
+        """
         with self.gate.changing():
             self._detach()
 
     def _detach(self) -> None:
-        for module in self.modules:
-            module.__class__ = getattr(type(module), "_host_class", type(module))
-            module.__dict__.pop(_SLOT, None)
+        classes = [_without_ours(type(module), module) for module in self.modules]
+        for module, cls in zip(self.modules, classes, strict=True):
+            _swap_back(module, cls)
         self.modules.clear()
+        self.placed.clear()
         self.sites.clear()
-        self.embedding = self.reader = None
+        self.model = self.embedding = self.reader = None
+
+
+def _swap_back(module: nn.Module, cls: type) -> None:
+    module.__class__ = cls
+    module.__dict__.pop(_SLOT, None)
+
+
+def _without_ours(cls: type, module: nn.Module) -> type:
+    """The class of a module without ours in it: others, as `parametrize` or `fully_shard`, may have made theirs of it.
+
+    Raises:
+        HostError: if theirs cannot be made anew on top of the host's own.
+    """
+    if not hasattr(cls, "_host_class"):
+        return cls
+    if "_host_class" in vars(cls):
+        return vars(cls)["_host_class"]
+    bases = tuple(_without_ours(base, module) for base in cls.__bases__)
+    if any("__class__" in getattr(value, "__code__", _NO_CODE).co_freevars for value in vars(cls).values()):
+        raise HostError(
+            f"the class of a {cls._host_class.__name__} in the model was replaced by {cls.__qualname__} after "  # type: ignore[attr-defined]
+            "wrapping, and cannot be taken apart; undo that first, then unwrap"
+        )
+    names = {name: value for name, value in vars(cls).items() if name not in ("__dict__", "__weakref__")}
+    return type(cls)(cls.__name__, bases, names)
 
 
 @dataclass
@@ -139,6 +201,7 @@ class Block:
     context: Context
     notes_input: bool = False
     notes_output: bool = False
+    runs_anew: bool = False
 
 
 class Site:
@@ -148,14 +211,25 @@ class Site:
         self.path = path
         self.slots = slots
         self.memories: list[Any] = []
+        self.device: torch.device | None = None
+
+    @lasting
+    def place(self, device: torch.device) -> None:
+        """Have the memories where the site runs: hosts may be dispatched over several devices at any time."""
+        for memory in self.memories:
+            memory.to(device)
+        self.device = device
 
     def run(self, x: Tensor, out: Any) -> Any:
         call = self.slots.context.call
-        if call is None and self.slots.recompute is not None and torch._C._current_graph_task_id() != -1:
-            call = self.slots.recompute
         if call is None:
             return out
         base, rest = (out[0], out[1:]) if isinstance(out, tuple) else (out, None)
+        if base.is_meta:  # a pass for the shapes alone
+            return out
+        if base.device != self.device:
+            self.place(base.device)
+        call, x = call.on(base.device), x.to(base.device)
         # Some hosts flatten batch and time before their feed-forward block.
         rows = call.real.shape
         x, result = x.view(*rows, x.shape[-1]), base.view(*rows, base.shape[-1])
@@ -196,24 +270,69 @@ class _SiteCall(_Swapped):
         return self.__dict__[_SLOT].run(x, out)
 
     def _apply(self, fn: Callable, recurse: bool = True) -> Any:
-        for memory in self.__dict__[_SLOT].memories:
+        site: Site = self.__dict__[_SLOT]
+        site.device = None
+        for memory in site.memories:
             memory._apply(fn)
         return super()._apply(fn, recurse)  # type: ignore[misc]
 
 
-class _BlockCall(_Swapped):
+class _Checkpointed(_Swapped):
+    """What runs anew in the backward pass sees the call of its own forward, which may not have been the last one."""
+
+    @property
+    def _gradient_checkpointing_func(self) -> Callable:
+        """As transformers sets it, for what is to be run twice."""
+        try:
+            checkpoint = self.__dict__["_gradient_checkpointing_func"]
+        except KeyError as error:
+            raise AttributeError("_gradient_checkpointing_func") from error
+        return functools.partial(_checkpoint, checkpoint, self.__dict__[_SLOT].context)
+
+    @_gradient_checkpointing_func.setter
+    def _gradient_checkpointing_func(self, checkpoint: Callable) -> None:
+        self.__dict__["_gradient_checkpointing_func"] = checkpoint
+
+
+def _checkpoint(checkpoint: Callable, context: Context, run: Callable, *args: Any, **kwargs: Any) -> Any:
+    """`checkpoint(run, ...)`, where `run` sees the call of now each time."""
+    if torch.compiler.is_compiling():  # the graph knows itself what it runs anew
+        return checkpoint(run, *args, **kwargs)
+    call = None if context.call is None else context.call.again()
+    ran = False
+
+    def recalling(*args: Any, **kwargs: Any) -> Any:
+        nonlocal ran
+        if not ran:
+            ran = True
+            return run(*args, **kwargs)
+        with context.recalling(call):
+            return run(*args, **kwargs)
+
+    return checkpoint(recalling, *args, **kwargs)
+
+
+class _BlockCall(_Checkpointed):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         block: Block = self.__dict__[_SLOT]
         call, tape = block.context.call, block.context.tape
+        if block.runs_anew:
+            x = args[0] if args else kwargs["hidden_states"]
+            if call is None and not block.context.inside and torch._C._current_graph_task_id() != -1:
+                # By a wrapper around the block: the storage of what goes in is the one thing that is as it was.
+                with block.context.recalling(getattr(x.untyped_storage(), _SLOT, None)):
+                    return self(*args, **kwargs)
+            if call is not None and self.training and not torch.compiler.is_compiling():  # type: ignore[attr-defined]
+                setattr(x.untyped_storage(), _SLOT, replace(call.again(), residual={}))
         if block.notes_input and call is not None:
-            call.residual[block.path] = args[0] if args else kwargs["hidden_states"]
+            call.residual[block.path] = (args[0] if args else kwargs["hidden_states"]).detach()
         if tape is None:
             out = super().__call__(*args, **kwargs)  # type: ignore[misc]
         else:
             out = tape.run(block.path, super().__call__, *args, **kwargs)  # type: ignore[misc]
         if block.notes_output and call is not None:
             states = getattr(out, "last_hidden_state", None)
-            call.sights[block.path] = states if states is not None else out[0]
+            call.sights[block.path] = (states if states is not None else out[0]).detach()
         return out
 
 
@@ -232,7 +351,7 @@ def _undisturbed(method: Callable) -> Callable:
     return run
 
 
-class _EntryCall(_Swapped):
+class _EntryCall(_Checkpointed):
     _parameter_names: tuple[str, ...]
 
     @_undisturbed
@@ -241,10 +360,9 @@ class _EntryCall(_Swapped):
         context = slots.context
         if context.inside or context.silent or (slots.idle and context.stand_ins is None):
             return super().__call__(*args, **kwargs)  # type: ignore[misc]
+        slots.move_along()
         inputs = {**dict(zip(self._parameter_names, args, strict=False)), **kwargs}
         call = _next_call(slots, inputs)
-        if self.training and torch.is_grad_enabled():  # type: ignore[attr-defined]
-            slots.recompute = call
         context.inside, context.call = True, call
         try:
             out = super().__call__(*args, **kwargs)  # type: ignore[misc]
@@ -324,6 +442,8 @@ def _next_call(slots: Slots, inputs: dict[str, Any]) -> Call | None:
     if context.generations and context.generations[-1].pending is not None:
         generation = context.generations[-1]
         (call,), generation.pending = generation.pending, None  # type: ignore[misc]
+        given = inputs.get("input_ids") if inputs.get("inputs_embeds") is None else inputs["inputs_embeds"]
+        call = call if call is None or given is None else call.widened(given.shape[1])
     else:
         if inputs.get("input_ids") is None and inputs.get("inputs_embeds") is not None:
             inputs = {**inputs, "input_ids": slots.tokens_of(inputs["inputs_embeds"])}

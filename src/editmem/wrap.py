@@ -16,11 +16,13 @@ from editmem.host import Host, SiteInfo
 from editmem.ledger import Ledger
 from editmem.memory import METHODS, PARTS
 from editmem.memory.base import Memory, Spec
+from editmem.modes import lasting
 from editmem.slot import SiteMemory, Slots, slots_of
 
 SpecLike = str | Spec | Mapping[str, Any] | Path
 
 
+@lasting
 def wrap(
     model: nn.Module,
     spec: SpecLike | Sequence[SpecLike] = "memoir",
@@ -79,16 +81,20 @@ def _wrapped(
 
 
 def _attach(slots: Slots, host: Host, site: SiteInfo, memory: Memory) -> None:
-    for path, part in memory.places(site.path).items():
+    places = memory.places(site.path)
+    for path, part in places.items():
         slots.attach_site(path, host.module(path), cast(SiteMemory, part))
     for path in memory.blocks(site.block_path):
         slots.attach_block(path, host.module(path))
+    for path in map(host.block_of, places):
+        slots.attach_block(path, host.module(path), notes=False)
     for path in memory.eyes():
         slots.attach_eye(path, host.module(path))
     for path, module in host.below(site):
         slots.attach_taped(path, module)
 
 
+@lasting
 def load(
     model: nn.Module,
     source: str | Path,
@@ -112,7 +118,7 @@ def load(
         LedgerError: if the ledger is damaged, or of another history.
     """
     state = checkpoint.load(source, revision=revision)
-    checkpoint.check_host(state, Host(model).fingerprint())
+    checkpoint.check_host(state, Host(model))
 
     def restore(editor: Editor) -> None:
         checkpoint.check_tokenizer(state, editor.tokenizer)

@@ -19,6 +19,7 @@ from editmem.host import Host, SiteInfo
 from editmem.memory.base import Draft, Kept, Match, Memory, Prompts
 from editmem.memory.memeic import MemeicMemory, MemeicSpec
 from editmem.memory.snapshots import Restore, attributes
+from editmem.modes import lasting
 from editmem.progress import Progress
 from editmem.reading import Reader
 from editmem.words import Words
@@ -49,6 +50,7 @@ class Writer:
         self.active = ActiveEdits()
         self._given_tokenizer = tokenizer
         self._encoder: Encoder | None = None
+        self._words: tuple[tuple[int, int], Words] | None = None
         self.reader: Reader | None = None
         if isinstance(memory, MemeicMemory):
             self.reader = Reader(self.runner(), memory, self._evidence, self._edit_of, self._pad_token)
@@ -85,9 +87,15 @@ class Writer:
             self._encoder = Encoder(tokenizer, self.host.max_length)
         return self._encoder
 
-    @functools.cached_property
     def _vocabulary(self) -> Words:
-        return Words.of_tokenizer(self.encode.tokenizer, self.host.vocabulary).to(self.host.device)
+        """The words of the tokenizer; made anew, also for the memory, where tokens were added."""
+        tokenizer = self.encode.tokenizer
+        sizes = len(tokenizer), self.host.vocabulary
+        if self._words is None or self._words[0] != sizes:
+            self._words = sizes, Words.of_tokenizer(tokenizer, self.host.vocabulary).to(self.host.device)
+            if self.memory.calibrated:
+                self.memory.hear(self._words[1])
+        return self._words[1]
 
     @functools.cached_property
     def _endings(self) -> Endings:
@@ -143,11 +151,12 @@ class Writer:
         candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
         return next(int(token) for token in candidates if token is not None)
 
+    @lasting
     def calibrate(self, progress: Progress = None) -> None:
         if not self.memory.calibrated:
             pictured = self.memory.reads and self.host.image_token is not None
             with self.host.frozen():
-                self.memory.calibrate(calibration(self.encode, self.read, self._vocabulary, pictured, progress))
+                self.memory.calibrate(calibration(self.encode, self.read, self._vocabulary(), pictured, progress))
 
     def read(self, prompts: Sequence[Sequence[int]], vision: Sequence[Mapping[str, Any]] = ()) -> Prompts:
         """What the memory's site sees of prompts, as token ids, with what the host takes to see their pictures."""
@@ -158,6 +167,7 @@ class Writer:
         seen = [(part, len(ids), len(ids)) for part, ids in zip(vision, prompts, strict=bool(vision))]
         return dataclasses.replace(batch, vision=vision_of(seen, batch)) if seen else batch
 
+    @lasting
     def learn(self, batch: Sequence[EncodedEdit], replaced: Sequence[str] = ()) -> list[Outcome]:
         """Learn edits, and put them into the memory in the place of those with the ids `replaced`, at one moment."""
 
@@ -170,6 +180,7 @@ class Writer:
                 self.memory.look_again(views)
             return kept
 
+        self._vocabulary()
         views = self._views([item.edit for item in batch]) if self.memory.reads else []
         return write(self.runner(), self.memory, batch, self.pad, self._endings, commit)
 
@@ -198,6 +209,7 @@ class Writer:
         groups = self.memory.dependents(rows) if rows else []
         return [list(dict.fromkeys(self.active.rows[row] for row in rows)) for rows in groups]
 
+    @lasting
     def drop(self, ids: Sequence[str]) -> None:
         """Erase those of these edits that the memory holds."""
         if rows := self.active.rows_of(ids):

@@ -48,7 +48,8 @@ class ActingMemory(Memory):
         lasting = {name: state[name] for name in LASTING if name in state}
         if call.mode is Mode.SCAN or (call.mode is Mode.BOUNDARY and call.decides):
             return self._decided(x, out, call, state, lasting)
-        self.observe(x, out, call, lasting)
+        with torch.no_grad():
+            self.observe(x, out, call, lasting)
         if "edit" not in state or _surely_silent(state["edit"]):
             call.carry[self.key] = {**state, **lasting}
             return None
@@ -74,7 +75,8 @@ class ActingMemory(Memory):
     def _decided(
         self, x: Tensor, out: Tensor, call: Call, state: dict[str, Tensor], lasting: dict[str, Tensor]
     ) -> Action:
-        edit = self.decide(x, out, call, lasting)
+        with torch.no_grad():  # a decision is not trained, and what is kept for later ones keeps no graph
+            edit = self.decide(x, out, call, lasting)
         lasting |= recorded(call, edit, lasting)
         if call.mode is Mode.SCAN:
             action = self._gone_on_with(scan(call, edit, self.reach, self.window), call, state)

@@ -42,6 +42,7 @@ def add(x: Tensor, out: Tensor, weights: tuple[Tensor, Tensor], rows: Tensor, ac
         active: bool `[B, T]`; elsewhere the output is `out` bit for bit.
         scale: alpha / rank.
     """
+    rows, active = rows.to(out.device), active.to(out.device)  # worked out at the memory's first site
     down, up = (weight[rows] for weight in weights)
     inner = torch.einsum("btd,brd->btr", x.to(down.dtype), down)
     added = scale * torch.einsum("btr,bdr->btd", inner, up)
@@ -85,7 +86,7 @@ class AdapterDraft(Draft):
     def _at(self, number: int) -> Callable[[Tensor, Tensor, Call], Tensor]:
         def run(x: Tensor, out: Tensor, call: Call) -> Tensor:
             assert call.step is not None
-            active = (call.step >= 0) & (call.step < self.lengths[:, None])
+            active = (call.step >= 0) & (call.step < self.lengths.to(call.step.device)[:, None])
             weights = self._stored(self.down[number]), self._stored(self.up[number])
             return add(x, out, weights, self.owner, active, self.scale)
 
@@ -110,7 +111,7 @@ class AdapterDraft(Draft):
                 size = (square / (1 - 0.999**self.count)).sqrt() + 1e-8
                 update = self.rate * (mean / (1 - 0.9**self.count) / size + self.decay * p)
                 moving = unfinished if len(p) == len(unfinished) else unfinished.any().expand(len(p))
-                p.sub_(torch.where(moving[:, None, None], update, 0))
+                p.sub_(torch.where(moving.to(p.device)[:, None, None], update, 0))
 
     def learned(self) -> list[tuple[Tensor, Tensor]]:
         """A and B of each site."""
@@ -146,7 +147,11 @@ class DualAdapters(nn.Module):
         for low_rank in self.maps:
             down, up = low_rank.weights
             bound = 1 / math.sqrt(down.shape[2])
-            first = torch.empty(down.shape[1:]).uniform_(-bound, bound, generator=generator).to(down.device)
+            first = (
+                torch.empty(down.shape[1:], dtype=torch.float32)
+                .uniform_(-bound, bound, generator=generator)
+                .to(down.device)
+            )
             fresh.append((first.expand(count, -1, -1).clone(), up.new_zeros((count, *up.shape[1:]), dtype=torch.float)))
         return fresh
 
@@ -178,6 +183,10 @@ class DualAdapters(nn.Module):
                 row = 0 if visual else 1
                 low_rank.down.put(row, down[0])
                 low_rank.up.put(row, up[0])
+
+    def hosted(self) -> list[Tensor]:
+        """As `Memory.hosted`."""
+        return [weight for low_rank in self.maps for weight in low_rank.weights]
 
     def keep(self, rows: Tensor) -> None:
         """Drop all edits but these."""

@@ -219,6 +219,21 @@ class Memory(nn.Module, ABC):
         """How many edits it holds."""
         return len(self.targets)
 
+    def hosted(self) -> "Sequence[Tensor]":
+        """Those of its buffers that are in the host's dtype, and follow it where the host is moved to another."""
+        return []
+
+    def moving(self, fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        """What `fn`, which moves the host, does to the memory's state: all but `hosted` keeps its dtype.
+
+        Thresholds, keys and tables mean what they mean in their own precision, whatever the host's.
+        """
+        following = {id(tensor) for tensor in self.hosted()}
+        return lambda tensor: fn(tensor) if id(tensor) in following else _as_bits(fn, tensor)
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> Self:
+        return super()._apply(self.moving(fn), recurse)
+
     @property
     def window(self) -> int:
         """How many tokens after a prompt's end it may act on: the longest target it holds, rounded up."""
@@ -244,6 +259,9 @@ class Memory(nn.Module, ABC):
     @abstractmethod
     def calibrate(self, neutral: Calibration) -> None:
         """Fix, before the first edit, what depends on the host, its tokenizer, and prompts that are not edits."""
+
+    def hear(self, words: Words) -> None:
+        """Go by these words of the tokenizer from now on: tokens were added to it."""
 
     @property
     def sees(self) -> bool:
@@ -339,6 +357,14 @@ class Memory(nn.Module, ABC):
         Raises:
             ValueError: if a tensor is missing, unknown or of the wrong shape.
         """
+
+
+def _as_bits(fn: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
+    """Apply `fn` to the bits of a tensor: it may go elsewhere, and stays the same numbers."""
+    if not tensor.is_floating_point():
+        return fn(tensor)
+    whole = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
+    return fn(tensor.detach().view(whole)).view(tensor.dtype)
 
 
 def check_choices(spec: Spec, **choices: Sequence[str | None]) -> None:

@@ -9,6 +9,25 @@ from torch import Tensor, nn
 from editmem.host import SiteInfo
 
 
+class ConnectorMap(nn.Module):
+    """A and B of one projection, in float32.
+
+    Args:
+        site: the projection.
+        rank: r.
+        generator: draws A; B begins as zero.
+    """
+
+    def __init__(self, site: SiteInfo, rank: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.path = site.path
+        bound = 1 / math.sqrt(site.in_features)
+        down = torch.empty((rank, site.in_features), dtype=torch.float32).uniform_(-bound, bound, generator=generator)
+        self.down = nn.Parameter(down, requires_grad=False)
+        up = torch.zeros((site.out_features, rank), dtype=torch.float32)
+        self.up = nn.Parameter(up, requires_grad=False)
+
+
 class KnowledgeConnector(nn.Module):
     """One low-rank adapter on each query and key projection, on for rows in which both modalities are in play.
 
@@ -24,21 +43,27 @@ class KnowledgeConnector(nn.Module):
     def __init__(self, sites: Sequence[SiteInfo], rank: int, alpha: float, seed: int) -> None:
         super().__init__()
         self.scale, self.trained = alpha / rank, False
-        self.paths = [site.path for site in sites]
         generator = torch.Generator().manual_seed(seed)
-        self.down = nn.ParameterList()
-        self.up = nn.ParameterList()
-        for site in sites:
-            bound = 1 / math.sqrt(site.in_features)
-            down = torch.empty((rank, site.in_features)).uniform_(-bound, bound, generator=generator)
-            self.down.append(nn.Parameter(down, requires_grad=False))
-            self.up.append(nn.Parameter(torch.zeros((site.out_features, rank)), requires_grad=False))
+        self.maps = [ConnectorMap(site, rank, generator) for site in sites]
+        self.held = nn.ModuleList(self.maps)
+
+    @property
+    def paths(self) -> list[str]:
+        return [weights.path for weights in self.maps]
+
+    @property
+    def down(self) -> list[nn.Parameter]:
+        return [weights.down for weights in self.maps]
+
+    @property
+    def up(self) -> list[nn.Parameter]:
+        return [weights.up for weights in self.maps]
 
     def add(self, number: int, x: Tensor, out: Tensor, both: Tensor) -> Tensor:
         """`out` `[B, T, d]` of projection `number`, adapted in the rows `both` (bool `[B]`); others bit for bit."""
         inner = nn.functional.linear(x.to(self.down[number].dtype), self.down[number])
         added = self.scale * nn.functional.linear(inner, self.up[number])
-        return torch.where(both[:, None, None], out + added.to(out.dtype), out)
+        return torch.where(both.to(out.device)[:, None, None], out + added.to(out.dtype), out)
 
     def state(self) -> dict[str, Tensor]:
         return {f"{i}.{name}": weight.detach() for i, name, weight in self._named()}

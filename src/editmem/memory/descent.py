@@ -74,7 +74,7 @@ class Descent(Training):
         super().__init__(shards, size)
         self.rate, self.margins, self.absolute, self.scope, self.replay = rate, margins, absolute, scope, replay
         width, dtype = shards.shape, shards.deltas.dtype
-        self.register_buffer("unit", torch.tensor(torch.nan))
+        self.register_buffer("unit", torch.tensor(torch.nan, dtype=torch.float32))
         self.register_buffer("inputs", torch.zeros((0, width[1]), dtype=dtype))
         self.register_buffer("outputs", torch.zeros((0, width[0]), dtype=dtype))
         self.register_buffer("starts", torch.zeros(1, dtype=torch.long))
@@ -87,6 +87,9 @@ class Descent(Training):
         self.starts = nn.functional.pad(real.sum(1).cumsum(0), (1, 0))
         x, out = (at_prompt_ends(part, prompts.call)[0][:, 0].float().norm(dim=1) for part in (prompts.x, prompts.out))
         self.unit = (out / x if self.scope.routing == "calibrated" else out).median()
+
+    def hosted(self) -> list[Tensor]:
+        return [*super().hosted(), self.inputs, self.outputs]
 
     def draft(self, edits: Sequence[EncodedEdit], prompts: Prompts, owner: Tensor) -> Draft:
         shard = self.places(1)[0]

@@ -33,9 +33,9 @@ class Distinct(nn.Module):
     def __init__(self, width: int, smoothing: float = 0.7) -> None:
         super().__init__()
         self.smoothing = smoothing
-        self.register_buffer("background", torch.full((width,), torch.nan))
-        self.register_buffer("directions", torch.zeros((0, width)))
-        self.register_buffer("damping", torch.zeros(0))
+        self.register_buffer("background", torch.full((width,), torch.nan, dtype=torch.float32))
+        self.register_buffer("directions", torch.zeros((0, width), dtype=torch.float32))
+        self.register_buffer("damping", torch.zeros(0, dtype=torch.float32))
 
     def fit(self, neutral: Tensor, grid: Tensor) -> None:
         """Learn background and directions.
@@ -55,10 +55,8 @@ class Distinct(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """Unit vectors, float32 `[..., d]`, of states `[..., d]`."""
-        # The host may have been moved to another dtype, and the buffers with it.
-        directions, damping = self.directions.float(), self.damping.float()
-        centred = states.float() - self.background.float()
-        centred = centred - (centred @ directions.T * damping) @ directions
+        centred = states.float() - self.background
+        centred = centred - (centred @ self.directions.T * self.damping) @ self.directions
         return nn.functional.normalize(centred, dim=-1)
 
     def threshold(self, grid: Tensor, rate: float) -> Tensor:

@@ -79,8 +79,6 @@ class ExternalMemory(nn.Module):
 
     def find(self, prompts: Prompts) -> Found:
         """The edits for a batch of prompts, from a pass through the bare host."""
-        if self.kinds.data.device != prompts.call.real.device:
-            self.to(prompts.call.real.device)
         chat = self.router.chats_of(prompts.call)
         visual, asked = torch.full_like(chat, -1, dtype=torch.long), torch.zeros_like(chat)
         if self.pictures is not None:
@@ -90,7 +88,7 @@ class ExternalMemory(nn.Module):
 
     def hopped(self, found: Found, rows: Tensor, prompts: Prompts) -> Found:
         """What was found, when the questions in `rows`, about a picture, have been put in words: `prompts`."""
-        textual = self._rows(self._textual(prompts), TEXT)
+        rows, textual = rows.to(found.textual.device), self._rows(self._textual(prompts), TEXT)
         textual = torch.where(textual >= 0, textual, found.textual[rows])
         return Found(found.visual, found.asked, found.textual.index_copy(0, rows, textual))
 
@@ -129,7 +127,8 @@ class ExternalMemory(nn.Module):
         return [sorted(matches, key=lambda m: m.threshold - m.score)[:top] for matches in ranked]
 
     def _named(self, matches: Sequence[Match], kind: int) -> list[Match]:
-        rows = self._rows(torch.tensor([m.row for m in matches], dtype=torch.long), kind).tolist()
+        entries = torch.tensor([m.row for m in matches], dtype=torch.long, device=self.kinds.data.device)
+        rows = self._rows(entries, kind).tolist()
         return [Match(row, m.score, m.threshold, m.parts) for row, m in zip(rows, matches, strict=True)]
 
     # Writing

@@ -77,7 +77,7 @@ class RadiusRouter(Router):
     def __init__(self, width: int, radius: float | None, reach: float) -> None:
         super().__init__()
         self.fixed_radius, self.reach = radius, reach
-        self.register_buffer("radius", torch.tensor(torch.nan))
+        self.register_buffer("radius", torch.tensor(torch.nan, dtype=torch.float32))
         self.points = Rows((width,), torch.float32, fill=torch.inf)
         self.labels = Rows((), torch.int64)
         self.radii = Rows((), torch.float32, fill=NO_KEY)
@@ -107,7 +107,7 @@ class RadiusRouter(Router):
                     radius = min(radius, apart / 2)
         self.points.append(point[None])
         self.labels.append(torch.tensor([label]))
-        self.radii.append(torch.tensor([radius]))
+        self.radii.append(torch.tensor([radius], dtype=torch.float32))
 
     def _nearest(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """The nearest key of each of `[Q, D]`, and how far it is."""
@@ -152,7 +152,7 @@ class RadiusRouter(Router):
         return {"radius": self.radius, **{name: getattr(self, name).used.contiguous() for name in self.keys}}
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        self.radius = tensors["radius"].to(self.radius.device)
+        self.radius = tensors["radius"].to(self.radius)
         for name in self.keys:
             getattr(self, name).replace(tensors[name])
 

@@ -32,7 +32,7 @@ def solve(keys: Tensor, outputs: Tensor, mask: Tensor, ridge: float, tolerance: 
         inside = torch.cholesky_solve((residual @ keys.T).T, factor).T
         return (residual - inside @ keys) * mask
 
-    weight = torch.zeros(mask.shape, device=keys.device)
+    weight = torch.zeros(mask.shape, dtype=keys.dtype, device=keys.device)
     residual = (outputs.T @ keys) * mask
     direction = preconditioned(residual)
     start = product = (residual * direction).sum()

@@ -35,6 +35,7 @@ from editmem.memory.parts import NoDraft, Part
 from editmem.memory.pictures import PictureIndex
 from editmem.memory.targets import Targets, rows_but
 from editmem.sentences import SentenceEncoder
+from editmem.words import Words
 
 PARTS = {
     "evidence": (
@@ -236,16 +237,22 @@ class MemeicMemory(Memory):
         self.external.calibrate(neutral)
         self.calibrated = True
 
+    def hear(self, words: Words) -> None:
+        self.external.router.hear(words)
+
+    def hosted(self) -> Sequence[Tensor]:
+        return [] if self.adapters is None else self.adapters.hosted()
+
     # Where it sits
 
     def places(self, path: str) -> dict[str, Any]:
-        adapted = [] if self.adapters is None else [low_rank.path for low_rank in self.adapters.maps]
-        connected = [] if self.connector is None else self.connector.paths
-        return {
-            path: Part(self),
-            **{place: Part(self, self.adapt, i) for i, place in enumerate(adapted)},
-            **{place: Part(self, self.connect, i) for i, place in enumerate(connected)},
-        }
+        adapted = [] if self.adapters is None else self.adapters.maps
+        connected = [] if self.connector is None else self.connector.maps
+        places = {path: Part(self)}
+        places |= {low_rank.path: Part(self, self.adapt, i, [low_rank]) for i, low_rank in enumerate(adapted)}
+        places |= {weights.path: Part(self, self.connect, i, [weights]) for i, weights in enumerate(connected)}
+        places[path].moves += [self.external, self.targets]
+        return places
 
     def blocks(self, block_path: str) -> Sequence[str]:
         return list(dict.fromkeys([self.first_block, self.read_block]))
@@ -270,9 +277,8 @@ class MemeicMemory(Memory):
         if state is None or "acting" not in state or call.mode is Mode.SCAN:
             call.carry.pop(self.key, None)
             return None
-        state = self.current(state)
-        if self.targets.lengths.data.device != call.real.device:
-            self.to(call.real.device)
+        call = call.on(self.targets.lengths.data.device)
+        state = self.current({name: tensor.to(call.real.device) for name, tensor in state.items()})
         tokens, lengths = self.targets.tokens.data, self.targets.lengths.data
         reach = reach_of(tokens, lengths)
         if KEPT in state:
@@ -296,8 +302,8 @@ class MemeicMemory(Memory):
         if self.spec.both == "textual":
             return add(x, out, weights, self._adapter(state["acting"]), action.active, scale)
         for name in ("visual", "textual"):
-            on = action.active & (state[name] >= 0)[:, None]
-            out = add(x, out, weights, self._adapter(state[name]), on, scale)
+            active = action.active & (state[name] >= 0)[:, None]
+            out = add(x, out, weights, self._adapter(state[name]), active, scale)
         return out
 
     def _adapter(self, rows: Tensor) -> Tensor:

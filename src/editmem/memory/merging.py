@@ -48,7 +48,7 @@ def _trim(deltas: Tensor, keep: float) -> Tensor:
 def _drop(deltas: Tensor, keep: float, seed: int) -> Tensor:
     """Each place kept with probability `keep` and scaled up by its inverse, so that the expectation is the same."""
     generator = torch.Generator().manual_seed(seed)
-    kept = torch.rand(deltas.shape, generator=generator) < keep
+    kept = torch.rand(deltas.shape, generator=generator, dtype=torch.float32) < keep
     return deltas * kept.to(deltas.device) / keep
 
 

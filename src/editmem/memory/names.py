@@ -61,7 +61,7 @@ class NameRouter(Router):
         self.block_path, self.fixed_threshold, self.false_match_rate = block_path, threshold, false_match_rate
         self.plain, self.chat = Distinct(width), Distinct(width)
         self.words = Words()
-        self.register_buffer("threshold", torch.tensor(torch.nan))
+        self.register_buffer("threshold", torch.tensor(torch.nan, dtype=torch.float32))
         self.register_buffer("neutral", torch.zeros(0, dtype=torch.int64))
         self.register_buffer("cohort", torch.zeros((2, 0, width), dtype=torch.float16))
         self.states = Rows((width,), torch.float16)
@@ -76,7 +76,7 @@ class NameRouter(Router):
     # Calibrating
 
     def calibrate(self, host: Calibration) -> None:
-        self.words = host.words.to(self.threshold.device)
+        self.hear(host.words)
         self.neutral = self._neutral_words(host.neutral[0])
         cohorts, calibrated = [], []
         for chat, questions in enumerate(self._spaces):
@@ -92,13 +92,16 @@ class NameRouter(Router):
         given = self.fixed_threshold
         self.threshold = strictest if given is None else torch.full_like(strictest, given)
 
+    def hear(self, words: Words) -> None:
+        self.words = words.to(self.threshold.device)
+
     def _neutral_words(self, neutral: Prompts) -> Tensor:
         texts, real = _texts(neutral)
         said = [self.words.spoken(row[own].tolist()) for row, own in zip(texts, real, strict=True)]
         return torch.tensor(sorted({word for words in said for word in words}), device=self.threshold.device)
 
     def _ends(self, call: Call) -> tuple[Tensor, Tensor]:
-        return at_prompt_ends(call.residual[self.block_path], call)
+        return at_prompt_ends(call.entering(self.block_path), call)
 
     def _states(self, call: Call, chat: Tensor) -> tuple[Tensor, Tensor]:
         """Unit states `[B, Q, d]` of the prompts that end in this forward, and bool `[B, Q]`, which do.
@@ -206,7 +209,7 @@ class NameRouter(Router):
         """At each token the weight of the listed edits' words that its turn had so far: float32 `[B, S, K]`."""
         named, weights = self.named.data[listed], self.weights.data[listed]
         position = torch.arange(bucket.shape[1], dtype=torch.int32, device=bucket.device)[:, None]
-        shared = torch.zeros((*bucket.shape, listed.shape[1]), device=bucket.device)
+        shared = torch.zeros((*bucket.shape, listed.shape[1]), dtype=weights.dtype, device=bucket.device)
         for word in range(self.WIDTH):
             said = bucket[:, :, None] == named[:, None, :, word]
             latest = torch.where(said, position, -1).cummax(1).values
@@ -237,7 +240,7 @@ class NameRouter(Router):
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         for name, (module, attribute) in self._fixed().items():
-            setattr(module, attribute, tensors[name].to(self.threshold.device))
+            setattr(module, attribute, tensors[name].to(getattr(module, attribute)))
         for name in self.keys:
             getattr(self, name).replace(tensors[name])
 

@@ -1,6 +1,6 @@
 """What a memory that sits on several linear maps does at each of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
@@ -17,12 +17,15 @@ class Part(nn.Module):
         memory: the memory.
         act: what it does at map `number`, with what went in, what came out, and the call; None for nothing.
         number: of the linear map.
+        moves: what of the memory's state moves with this site.
     """
 
-    def __init__(self, memory: Memory, act: Act | None = None, number: int = 0) -> None:
+    def __init__(
+        self, memory: Memory, act: Act | None = None, number: int = 0, moves: Sequence[nn.Module] = ()
+    ) -> None:
         super().__init__()
         self.held = [memory]  # not as a submodule: it has many parts
-        self.act, self.number = act, number
+        self.act, self.number, self.moves = act, number, list(moves)
 
     def __len__(self) -> int:
         return len(self.held[0])
@@ -38,7 +41,10 @@ class Part(nn.Module):
         return out if self.act is None else self.act(self.number, x, out, call)
 
     def _apply(self, fn: Callable, recurse: bool = True) -> "Part":
-        return self  # the memory moves itself
+        moving = self.held[0].moving(fn)
+        for module in self.moves:
+            module._apply(moving, recurse)
+        return self
 
 
 class NoDraft(Draft):

@@ -79,9 +79,9 @@ class PictureIndex(nn.Module):
         self.question_false_match_rate = question_false_match_rate
         self.looks = Distinct(width, self.SMOOTHING)
         self.plain, self.chat = Distinct(width), Distinct(width)
-        self.register_buffer("threshold", torch.tensor(UNCALIBRATED))
-        self.register_buffer("same", torch.tensor(UNCALIBRATED))
-        self.register_buffer("asking", torch.tensor(UNCALIBRATED))
+        self.register_buffer("threshold", torch.tensor(UNCALIBRATED, dtype=torch.float32))
+        self.register_buffer("same", torch.tensor(UNCALIBRATED, dtype=torch.float32))
+        self.register_buffer("asking", torch.tensor(UNCALIBRATED, dtype=torch.float32))
         self.register_buffer("by_tower", torch.tensor(False))
         self.make_index = INDEXES[index]
         self.index, self.originals = (RestorableIndex(self.make_index(width)) for _ in range(2))
@@ -101,7 +101,7 @@ class PictureIndex(nn.Module):
 
     def calibrate(self, seen: Seen) -> None:
         """Learn from built-in pictures what is the same and what is not."""
-        sights = None if self.eye is None else seen.views.call.sights.get(self.eye)
+        sights = None if self.eye is None else seen.views.call.seen(self.eye)
         one_each = sights is not None and sights.ndim == 3 and len(sights) == len(seen.views.x)
         self.by_tower = torch.full_like(self.by_tower, one_each)
         if sights is not None and one_each:
@@ -170,7 +170,7 @@ class PictureIndex(nn.Module):
 
     def pictures(self, prompts: Prompts) -> tuple[Tensor, Tensor]:
         """The mean state of each row's pictures, float32 `[B, d]`, and whether it has any, bool `[B]`."""
-        tokens, states = prompts.call.tokens, prompts.call.residual[self.first].float()
+        tokens, states = prompts.call.tokens, prompts.call.entering(self.first).float()
         assert tokens is not None
         at = (tokens == self.image_token).float()[..., None]
         count = at.sum(1)
@@ -179,11 +179,13 @@ class PictureIndex(nn.Module):
             return (states * at).sum(1) / count.clamp(min=1), present
         if not bool(present.any()):
             return states.new_zeros((len(states), self.looks.background.shape[0])), present
-        sights = prompts.call.sights[str(self.eye)].float()
+        sights = prompts.call.seen(str(self.eye))
+        assert sights is not None
+        sights = sights.float()
         return _shares(count[:, 0], len(sights)) @ sights.mean(1), present
 
     def _ends(self, call: Call) -> Tensor:
-        return at_prompt_ends(call.residual[self.block], call)[0][:, 0]
+        return at_prompt_ends(call.entering(self.block), call)[0][:, 0]
 
     def _questions(self, call: Call, chat: Tensor) -> Tensor:
         ends = self._ends(call)
@@ -288,7 +290,7 @@ class PictureIndex(nn.Module):
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         self._widen(tensors["looks.background"].shape[0])
         for name, (module, attribute) in self._fixed().items():
-            setattr(module, attribute, tensors[name].to(self.threshold.device))
+            setattr(module, attribute, tensors[name].to(getattr(module, attribute)))
         for name, index in (("index", self.index), ("originals", self.originals)):
             index.load(tensors[name].to(self.threshold.device))
         self._limit = None

@@ -29,6 +29,7 @@ from editmem.memory.router import Router, prompt_ends
 from editmem.memory.storage import FactoredStorage, SharedStorage, Storage
 from editmem.memory.targets import Targets, rows_but
 from editmem.memory.tophash import POOLINGS, TopHashRouter
+from editmem.words import Words
 
 STORAGES = ("factored", "shared")
 ROUTERS = ("names", "tophash")
@@ -125,15 +126,19 @@ class ResidualMemory(ActingMemory):
         self.replays = storage.replays
         self.targets = Targets()
 
+    def hosted(self) -> Sequence[Tensor]:
+        return self.storage.hosted()
+
     def calibrate(self, neutral: Calibration) -> None:
         self.router.calibrate(neutral)
         self.calibrated = True
 
+    def hear(self, words: Words) -> None:
+        self.router.hear(words)
+
     def forward(self, x: Tensor, out: Tensor, call: Call) -> Tensor:
         if not len(self):
             return out
-        if self.targets.tokens.data.device != x.device:
-            self.to(x.device)
         action = self.act(x, out, call)
         return out if action is None else self.storage.add(x, out, action, self._masks())
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from editmem.call import Call, Mode
 from editmem.edit import EncodedEdit
 from editmem.memory.base import Calibration, Kept, Match, Prompts
+from editmem.words import Words
 
 
 class Router(nn.Module, ABC):
@@ -24,6 +25,9 @@ class Router(nn.Module, ABC):
     @abstractmethod
     def calibrate(self, host: Calibration) -> None:
         """Fix background and threshold from prompts that are not edits."""
+
+    def hear(self, words: Words) -> None:
+        """As `Memory.hear`."""
 
     @abstractmethod
     def append(self, prompts: Prompts, edits: Sequence[EncodedEdit]) -> list[Kept]:

@@ -55,7 +55,7 @@ class Rows(nn.Module, Restorable):
 
     def keep(self, rows: Tensor) -> None:
         """Drop all rows but these (int64, ascending)."""
-        self.replace(self.used[rows])
+        self.replace(self.used[rows.to(self.data.device)])
 
     def replace(self, rows: Tensor) -> None:
         """Hold exactly these rows; their shape may differ from before."""

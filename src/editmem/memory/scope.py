@@ -37,9 +37,9 @@ class Scope(nn.Module):
     def __init__(self, routing: str, activation: str) -> None:
         super().__init__()
         self.routing, self.activation = routing, ACTIVATIONS[activation]
-        self.register_buffer("scales", torch.ones(0))
-        self.register_buffer("base", torch.tensor(torch.nan))
-        self.register_buffer("threshold", torch.tensor(torch.nan))
+        self.register_buffer("scales", torch.ones(0, dtype=torch.float32))
+        self.register_buffer("base", torch.tensor(torch.nan, dtype=torch.float32))
+        self.register_buffer("threshold", torch.tensor(torch.nan, dtype=torch.float32))
 
     @property
     def pooling(self) -> str:

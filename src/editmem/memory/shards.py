@@ -43,7 +43,7 @@ class Shards(nn.Module):
     def draw(self, number: int) -> Tensor:
         """The mask of a shard, bool `[d, D]`, the same whenever it is drawn."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
-        mask = torch.rand(self.shape, generator=generator) < self.density
+        mask = torch.rand(self.shape, generator=generator, dtype=torch.float32) < self.density
         return mask.to(self.bits.device)
 
     def mask(self, number: int) -> Tensor:

@@ -174,6 +174,9 @@ class SideMemory(ActingMemory):
     def targets(self) -> Targets:  # type: ignore[override]
         return self.learned.targets
 
+    def hosted(self) -> Sequence[Tensor]:
+        return [self.sides.deltas, *self.learned.hosted()]
+
     def calibrate(self, neutral: Calibration) -> None:
         self.learned.calibrate(neutral)
         threshold = self.spec.threshold
@@ -198,8 +201,6 @@ class SideMemory(ActingMemory):
     def forward(self, x: Tensor, out: Tensor, call: Call) -> Tensor:
         if not len(self):
             return out
-        if self.sides.deltas.device != x.device:
-            self.to(x.device)
         action = self.act(x, out, call)
         return out if action is None else self.sides.add(x, out, action)
 
@@ -271,7 +272,7 @@ class SideMemory(ActingMemory):
         scope, spec = self.scope, self.spec
         if spec.routing != "calibrated" or spec.threshold is not None or len(self.sides) < 2 or len(self) < FEWEST:
             return scope.base.clone()
-        rows = torch.linspace(0, len(self) - 1, min(len(self), MOST), device=side.device).long()
+        rows = torch.linspace(0, len(self) - 1, min(len(self), MOST), dtype=torch.float32, device=side.device).long()
         ends = self.learned.ends()[rows]
         scores = scope.of_tokens(ends, ends, self.sides.deltas) / scope.scales
         others = scores.scatter(1, side[rows, None], 0).amax(1)

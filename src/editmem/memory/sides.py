@@ -27,7 +27,7 @@ class Sides(nn.Module):
         super().__init__()
         self.inference, self.group, self.merging, self.keep = inference, group, merging, keep
         self.groups: list[tuple[int, ...]] = []
-        self.register_buffer("deltas", torch.zeros((0, 0, 0)))
+        self.register_buffer("deltas", torch.zeros((0, 0, 0), dtype=torch.float32))
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -56,7 +56,9 @@ class Sides(nn.Module):
         """`out` `[B, T, d]` plus what the acting sides add; other tokens are `out` bit for bit."""
         for side in self._present(action):
             here = (action.active & (action.edit == side))[..., None]
-            out = torch.where(here, out + nn.functional.linear(x, self.deltas[side]).to(out.dtype), out)
+            out = torch.where(
+                here, out + nn.functional.linear(x.to(self.deltas.dtype), self.deltas[side]).to(out.dtype), out
+            )
         return out
 
     def _present(self, action: Action) -> Sequence[int]:

@@ -51,7 +51,7 @@ class Solving(Training):
         width, dtype = shards.shape[1], shards.deltas.dtype
         self.rate, self.strength, self.ridge, self.apart = rate, strength, ridge / width, apart
         self.register_buffer("quiet", torch.zeros((0, width), dtype=dtype))
-        self.register_buffer("unit", torch.tensor(torch.nan))
+        self.register_buffer("unit", torch.tensor(torch.nan, dtype=torch.float32))
         self.outputs = Rows((shards.shape[0],), dtype)
 
     def calibrate(self, host: Calibration) -> None:
@@ -66,7 +66,9 @@ class Solving(Training):
         inputs, outputs = (
             at_prompt_ends(p, prompts.call)[0][: len(edits), 0].float() for p in (prompts.x, prompts.out)
         )
-        offsets = torch.zeros((len(edits), int(lengths.max()), self.shards.shape[0]), device=lengths.device)
+        offsets = torch.zeros(
+            (len(edits), int(lengths.max()), self.shards.shape[0]), dtype=torch.float32, device=lengths.device
+        )
         rate = self.rate * outputs.square().mean(-1).sqrt()
         sizes = self.strength * self.unit * inputs.norm(dim=1)
         return SizedDraft(sizes, offsets, lengths, owner, rate, prompts.out.dtype)
@@ -87,6 +89,9 @@ class Solving(Training):
         self._keep(rows)
         every = range(len(self.shards))
         return self._solve(set(every) if among else changed.intersection(every))
+
+    def hosted(self) -> list[Tensor]:
+        return [*super().hosted(), self.outputs.data, self.quiet]
 
     def _spread(self) -> int:
         """How many edits, the first ones, keep each other's shards quiet: a power of two, so that it changes rarely."""

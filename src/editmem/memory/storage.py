@@ -1,7 +1,7 @@
 """What a residual memory adds to the output of its site: offsets kept apart, or one shared matrix."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +53,10 @@ class Storage(nn.Module, ABC):
     def keep(self, rows: Tensor, lengths: Tensor) -> None:
         """Drop all edits but those in `rows`; `lengths` are those of all edits held until now."""
 
+    def hosted(self) -> Sequence[Tensor]:
+        """As `Memory.hosted`."""
+        return []
+
     @abstractmethod
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over the tensors of `state`."""
@@ -91,7 +95,11 @@ class FactoredStorage(Storage):
         return out
 
     def draft(self, lengths: Tensor, owner: Tensor, scale: Tensor, masks: Tensor | None) -> "OffsetDraft":
-        offsets = torch.zeros((lengths.shape[0], int(lengths.max()), self.offsets.data.shape[1]), device=lengths.device)
+        offsets = torch.zeros(
+            (lengths.shape[0], int(lengths.max()), self.offsets.data.shape[1]),
+            dtype=torch.float32,
+            device=lengths.device,
+        )
         return OffsetDraft(offsets, lengths, owner, self.rate * scale, self.offsets.data.dtype)
 
     def commit(self, draft: Draft, lengths: Tensor) -> None:
@@ -99,6 +107,9 @@ class FactoredStorage(Storage):
         self.starts.append(len(self.offsets) + starts(lengths))
         used = torch.arange(draft.offsets.shape[1], device=lengths.device) < lengths[:, None]
         self.offsets.append(draft.offsets.detach()[used])
+
+    def hosted(self) -> Sequence[Tensor]:
+        return [self.offsets.data]
 
     def keep(self, rows: Tensor, lengths: Tensor) -> None:
         self.offsets.keep(spans(lengths, rows))
@@ -139,7 +150,7 @@ class OffsetDraft(Draft):
             self.square.lerp_(gradient.square().mean(-1, keepdim=True), 0.1)
             mean, square = self.mean / (1 - 0.8**self.count), self.square / (1 - 0.9**self.count)
             update = self.rate * mean / (square.sqrt() + 1e-12)
-            self.offsets.sub_(torch.where(unfinished[:, None, None], update, 0))
+            self.offsets.sub_(torch.where(unfinished.to(update.device)[:, None, None], update, 0))
 
 
 class SharedStorage(Storage):
@@ -158,7 +169,7 @@ class SharedStorage(Storage):
     def __init__(self, in_features: int, out_features: int, rate: float) -> None:
         super().__init__()
         self.rate = rate
-        self.register_buffer("weight", torch.zeros((out_features, in_features)))
+        self.register_buffer("weight", torch.zeros((out_features, in_features), dtype=torch.float32))
 
     def add(self, x: Tensor, out: Tensor, action: Action, masks: Tensor | None) -> Tensor:
         assert masks is not None

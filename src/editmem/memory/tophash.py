@@ -62,8 +62,8 @@ class TopHashRouter(Router):
         self.fixed_threshold, self.false_match_rate = threshold, false_match_rate
         generator = torch.Generator().manual_seed(seed)
         self.register_buffer("permutation", torch.randperm(width, generator=generator))
-        self.register_buffer("background", torch.full((width,), torch.nan))
-        self.register_buffer("threshold", torch.tensor(torch.nan))
+        self.register_buffer("background", torch.full((width,), torch.nan, dtype=torch.float32))
+        self.register_buffer("threshold", torch.tensor(torch.nan, dtype=torch.float32))
         self.masks = Rows((kernels.words(width),), torch.int32)
         self.alive = Rows((), torch.bool)
 
@@ -91,7 +91,7 @@ class TopHashRouter(Router):
         place = torch.arange(len(masks), device=masks.device)
         name, question = place // questions, place % questions
         alike = (name[:, None] == name) ^ (question[:, None] == question)
-        scores = kernels.overlaps(masks, masks)[alike] / self.k
+        scores = kernels.overlaps(masks, masks)[alike].float() / self.k
         self.threshold = torch.quantile(scores, 1 - self.false_match_rate).clamp(min=1e-3)
 
     def append(self, prompts: Prompts, edits: Sequence[EncodedEdit]) -> list[Kept]:
@@ -107,7 +107,7 @@ class TopHashRouter(Router):
     def decide(self, x: Tensor, call: Call, carry: dict[str, Tensor]) -> Tensor:
         features, found = pool(x, call, self.pooling, carry)
         overlap, row = self._match(self.hash(features).flatten(0, 1), 1)
-        matched = found & ((overlap / self.k) >= self.threshold).view(found.shape)
+        matched = found & ((overlap.float() / self.k) >= self.threshold).view(found.shape)
         edit = torch.where(matched, row.view(found.shape), -1)
         return edit.squeeze(1) if call.mode is Mode.BOUNDARY else edit
 

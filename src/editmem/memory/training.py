@@ -72,6 +72,10 @@ class Training(nn.Module, ABC):
         self.shard.replace(tensors["shard"])
         self.keys.replace(tensors["keys"])
 
+    def hosted(self) -> list[Tensor]:
+        """As `Memory.hosted`."""
+        return [self.shards.deltas, self.keys.data]
+
     def ends(self) -> Tensor:
         """What goes into the site at the end of each edit's prompt, `[N, D]`."""
         return self.keys.used[starts(self.targets.lengths.used)]

@@ -38,7 +38,7 @@ from editmem.tiny.world import Fact, facts
 try:
     from transformers import CLIPImageProcessorPil
 except ImportError:  # the name before there was one on torchvision
-    from transformers import CLIPImageProcessor as CLIPImageProcessorPil
+    from transformers import CLIPImageProcessor as CLIPImageProcessorPil  # type: ignore[assignment]
 
 IMAGE = "<image>"
 PATCH = 12
