@@ -74,14 +74,14 @@ def calibrated_once(monkeypatch):
     """
     calibrate = Writer.calibrate
 
-    def once(writer):
+    def once(writer, progress=None):
         if writer.memory.calibrated:
             return
         of = _what_calibration_is_of(writer)
         if of in _CALIBRATED:
             writer.memory.load_tensors({name: tensor.clone() for name, tensor in _CALIBRATED[of].items()})
         else:
-            calibrate(writer)
+            calibrate(writer, progress)
             _CALIBRATED[of] = {name: tensor.clone() for name, tensor in writer.memory.tensors().items()}
 
     monkeypatch.setattr(Writer, "calibrate", once)

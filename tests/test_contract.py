@@ -275,8 +275,8 @@ def test_layers_of_the_package():
 
     root = Path(editmem.__file__).parent
     order = [
-        ["errors", "compat", "modes", "words", "kernels", "prompts", "progress", "tiny", "folders", "seams"], ["gate"],
-        ["call", "offload", "indexes", "picture", "sentences", "files"], ["embeddings", "host", "caches"],
+        ["errors", "compat", "modes", "words", "kernels", "prompts", "progress", "tiny", "folders"], ["gate"],
+        ["call", "offload", "indexes", "picture", "sentences", "files", "seams"], ["embeddings", "host", "caches"],
         ["fingerprint"], ["slot", "edit"], ["encoding", "closing"],
         ["evidence"], ["memory"], ["ledger", "fit", "explanation", "active", "calibrating"], ["checkpoint", "reading"],
         ["writing"], ["explaining"], ["editor"],
