@@ -19,7 +19,9 @@ LIKELIEST, OPEN, AHEAD = 32, 3, 3
 """Tokens among which an end is looked for; how many of these may depend on what the host says then; how far ahead."""
 _SPACES = " \u00a0\u2009\u202f"
 _SIGNS = "%‰°²³½¼¾€$£¥₹″′×"
-_UNITS = tuple("am a.m pm p.m million billion trillion thousand hundred dozen percent bn mn bc bce b.c ad".split())
+_UNITS = tuple(
+    "am a.m pm p.m million billion trillion thousand hundred dozen percent percentage bn mn bc bce b.c ad".split()
+)
 _UNITS += ("per cent",)
 _PARTICLES = tuple("de du da di del della van von der den bin al el la le".split())
 
