@@ -22,7 +22,8 @@ PLACES = (1_000_000_007 % PRIME, 433_494_437, 104_395_301)
 """Bases of the hashes of phrases, a power of them for each word."""
 CHARACTERS = 0x20000
 SMALL = (
-    "function", "article", "preposition", "link", "starter", "title", "abbreviation", "given", "head", "kind", "place",
+    "function", "verb", "article", "indefinite", "single", "preposition", "link", "starter", "title", "abbreviation", "given", "head",
+    "kind", "place",
 )  # fmt: skip
 """Kinds of words that `small_words.txt` lists; bit i of a word's `small` says that it is of the i-th."""
 WRITTEN = (Has.LOWER, Has.UPPER, Has.DIGIT, Has.CASELESS, Has.MARK)

@@ -68,9 +68,8 @@ def said(stream: Stream, texts: Sequence[Sequence[int]]) -> list[list[Said]]:
     for row, text in enumerate(texts):
         tokens[row, : len(text)] = torch.as_tensor(list(text))
     spoken = stream.read(tokens)
-    last = spoken.real & ~torch.nn.functional.pad((spoken.word[:, 1:] == spoken.word[:, :-1]), (0, 1))
-    last |= spoken.real & ~_again(spoken.real, spoken.begins)
-    begin = spoken.first.gather(1, spoken.word.clamp(min=0))
+    last = spoken.real & ~_goes_on(spoken.real, spoken.begins)
+    begin = spoken.first.gather(1, spoken.word.clamp(min=0)).clamp(max=spoken.real.shape[1] - 1)
     columns = [*spoken.hashes, spoken.kind, spoken.small, spoken.opens.gather(1, begin), spoken.column.gather(1, begin)]
     found = [[] for _ in texts]  # type: list[list[Said]]
     rows, places = last.nonzero(as_tuple=True)
@@ -80,8 +79,8 @@ def said(stream: Stream, texts: Sequence[Sequence[int]]) -> list[list[Said]]:
     return found
 
 
-def _again(real: torch.Tensor, begins: torch.Tensor) -> torch.Tensor:
-    """Where a later piece goes on with the word: the next piece of a word does not begin one."""
+def _goes_on(real: torch.Tensor, begins: torch.Tensor) -> torch.Tensor:
+    """Where the next piece goes on with the word."""
     position = torch.arange(real.shape[1], device=real.device)
     later = torch.where(real, position, real.shape[1]).flip(1).cummin(1).values.flip(1)
     following = torch.nn.functional.pad(later[:, 1:], (0, 1), value=real.shape[1])
@@ -103,14 +102,9 @@ def name_of(words: Sequence[Said]) -> list[Said]:
     while kept and kept[-1].kind & Has.DECORATION:
         kept.pop()
     kept = kept or list(words[:LONGEST_NAME])
-    if len(kept) > 1 and kept[0].among("article", "link") and _is_the(kept[0]) and not all(map(_common, kept[1:])):
+    if len(kept) > 1 and kept[0].among("article") and not all(map(_common, kept[1:])):
         return kept[1:]
     return kept
-
-
-def _is_the(word: Said) -> bool:
-    """The, a, an: among the function words that are articles, or links that are."""
-    return word.among("article") or (word.among("link") and word.among("function") and not word.among("preposition"))
 
 
 def _common(word: Said) -> bool:
@@ -129,7 +123,7 @@ def partial_of(words: Sequence[Said]) -> list[Said]:
 def names_in(words: Sequence[Said]) -> list[tuple[int, int]]:
     """The names in a prompt: spans of words, [start, end); those of the last sentence if it has any."""
     last = max((i for i, word in enumerate(words) if word.opens), default=0)
-    spans = _quoted(words) or _runs(words)
+    spans = _quoted(words) or _runs(words) or _opening(words)
     spans = [span for span in spans if span[0] >= last] or spans
     if len(spans) > MOST_NAMES:
         spans = sorted(sorted(spans, key=lambda span: span[0] - span[1])[:MOST_NAMES])
@@ -144,7 +138,7 @@ def _quoted(words: Sequence[Said]) -> list[tuple[int, int]]:
 
 
 def _runs(words: Sequence[Said]) -> list[tuple[int, int]]:
-    shouted = not any(word.kind & Has.LOWER for word in words)
+    shouted = not any(word.kind & Has.LOWER for word in words) or _in_titles(words)
     spans: list[tuple[int, int]] = []
     i = 0
     while i < len(words):
@@ -165,42 +159,64 @@ def _runs(words: Sequence[Said]) -> list[tuple[int, int]]:
 
 
 def _reaches(words: Sequence[Said], end: int, at: int, shouted: bool) -> bool:
-    """Whether a name that goes up to `end` goes on with word `at`, small linking words between."""
+    """Whether a name that goes up to `end` goes on with word `at`, with what may link the two between."""
     if at >= len(words) or not all(word.goes_on for word in words[end : at + 1]):
         return False
-    return _in_name(words, at, shouted) and all(w.among("link") and not w.kind & Has.UPPER for w in words[end:at])
+    numbers = words[end - 1].kind & words[at].kind & Has.DIGIT
+    tight = all(word.glued for word in words[end : at + 1])
+    linked = all(
+        (word.among("link") and not word.kind & Has.UPPER) or (word.kind & Has.DECORATION and (numbers or tight))
+        for word in words[end:at]
+    )
+    return linked and _in_name(words, at, shouted)
+
+
+def _in_titles(words: Sequence[Said]) -> bool:
+    """Whether Every Word Is Written Like This."""
+    letters = [word for word in words if word.kind & 7 == Is.LETTERS and not word.kind & Has.DIGIT]
+    return len(letters) > 3 and all(word.kind & Has.UPPER for word in letters)
 
 
 def _in_name(words: Sequence[Said], i: int, shouted: bool) -> bool:
     word = words[i]
     if word.sign or word.kind & Has.DIGIT:
         return True
-    if not word.kind & Has.UPPER or word.among("function") and (shouted or word.opens):
+    if not word.kind & Has.UPPER or (shouted and _common(word)):
         return False
-    if shouted or word.opens:
-        return not word.among("starter") and not (word.among("title") and not _before_name(words, i))
-    return not (word.among("function") and not _before_name(words, i) and not _after_name(words, i))
+    if shouted or not word.kind & Has.LOWER and not word.among("single"):
+        return True
+    after = words[i + 1] if i + 1 < len(words) and words[i + 1].goes_on else word
+    if not word.opens:
+        return not word.among("single") or bool(after is not word and after.kind & Has.UPPER)
+    if _common(word) and not (word.among("given", "place") and after is not word and after.kind & Has.UPPER):
+        return after is not word and bool(after.kind & Has.DIGIT) and not word.among("function")
+    return not word.among("title") or bool(after is not word and after.named)
 
 
-def _before_name(words: Sequence[Said], i: int) -> bool:
-    return i + 1 < len(words) and words[i + 1].goes_on and bool(words[i + 1].kind & (Has.UPPER | Has.DIGIT))
-
-
-def _after_name(words: Sequence[Said], i: int) -> bool:
-    return i > 0 and words[i].goes_on and bool(words[i - 1].kind & Has.UPPER)
+def _opening(words: Sequence[Said]) -> list[tuple[int, int]]:
+    """The word that a sentence begins with, a verb behind it, where the sentence has no other name: "Queen was"."""
+    last = max((i for i, word in enumerate(words) if word.opens), default=0)
+    verb = len(words) > last + 1 and words[last + 1].goes_on and words[last + 1].among("verb")
+    alone = verb and bool(words[last].kind & Has.UPPER) and not words[last].among("single", "article")
+    return [(last, last + 1)] if alone else []
 
 
 def _trimmed(words: Sequence[Said], start: int, end: int) -> tuple[int, int] | None:
-    """Without titles in front, the links after them, and articles; signs alone at the edges are none of a name."""
-    while end - start > 1 and words[start].among("title") and words[start].among("title", "starter"):
-        step = 1
-        while start + step < end - 1 and words[start + step].among("link"):
-            step += 1
-        start += step
-    while start < end and words[start].sign and not (start + 1 < end and words[start + 1].glued) and end - start > 1:
+    """Without articles, and without signs that stand in front by themselves."""
+    while end - start > 1 and words[start].sign and not words[start + 1].glued:
         start += 1
     named = name_of(words[start:end])
-    return (end - len(named), end) if named and len(named) <= LONGEST_NAME else None
+    return (end - len(named), end) if named else None
+
+
+def untitled(words: Sequence[Said]) -> list[Said]:
+    """A name without the titles in front, and the links after them: "President of France", "King Charles"."""
+    start = 0
+    while start < len(words) - 1 and words[start].among("title"):
+        start += 1
+        while start < len(words) - 1 and words[start].among("link"):
+            start += 1
+    return list(words[start:])
 
 
 def candidate_spans(words: Sequence[Said], longest: int = 4) -> list[tuple[int, int]]:

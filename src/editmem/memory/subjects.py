@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from editmem.call import Mode
 from editmem.memory import naming
+from editmem.memory.naming import Said
 from editmem.memory.rows import Rows
 from editmem.spelling import PRIME, Has, Is, pieces
 from editmem.stream import Spoken, Stream
@@ -19,6 +20,8 @@ NAMED, CAPITAL, COMMON, CAPITALS, PART = 1, 2, 4, 8, 16
 """What is kept of a phrase: written as a name; with a capital; of common words only; in capitals; part of a name."""
 PART_WEIGHT = 0.7
 LOWER_WEIGHT = 0.95
+SOME = 0.5
+"""Factor on the score of an edit with several names of which some are missing."""
 
 Choose = Callable[[int, Sequence[tuple[int, int]]], int | None]
 """Of an edit's number and token spans, [start, end), of its prompt: which of them is its subject; None for none."""
@@ -66,18 +69,20 @@ class Found:
         place = self.place[:, None].expand_as(active)
         total = torch.zeros(active.shape, device=self.row.device)
         before = torch.full(active.shape, -1, device=self.row.device)
-        in_order = torch.ones_like(active)
+        in_order, said = torch.ones_like(active), torch.zeros_like(total)
         for group in range(naming.MOST_NAMES):
             own = active & (self.group == group)[:, None]
             weight = torch.where(own, self.weight[:, None], 0)
-            total = total + torch.zeros_like(total).scatter_reduce(2, place, weight, "amax")
+            best = torch.zeros_like(total).scatter_reduce(2, place, weight, "amax")
+            total, said = total + best, said + (best > 0)
             where = torch.where(own, self.start[:, None], -1)
             where = torch.full_like(before, -1).scatter_reduce(2, place, where, "amax")
             in_order &= (where < 0) | (where > before)
             before = torch.maximum(before, where)
         first = self.place == torch.arange(self.place.shape[1], device=self.row.device)
         counts = (first & (self.row >= 0))[:, None] & (in_order | ~self.ordered[:, None])
-        return torch.where(counts, total / self.groups.clamp(min=1)[:, None], 0)
+        groups = self.groups.clamp(min=1)[:, None]
+        return torch.where(counts, total / groups * torch.where(said < groups, SOME, 1), 0)
 
 
 @dataclass
@@ -149,59 +154,40 @@ class Subjects(nn.Module):
         """
         spoken = naming.said(self.stream, prompts)
         given = naming.said(self.stream, [subject or [] for subject in subjects])
-        others = naming.said(self.stream, [alias for names in aliases for alias in names])
-        entries: list[list[int]] = []
-        links: list[list[int]] = []
-        claims: list[list[int]] = []
-        edits: list[list[int]] = []
+        others = iter(naming.said(self.stream, [alias for names in aliases for alias in names]))
+        entries: list[tuple[int, ...]] = []
+        links: list[tuple[int, ...]] = []
+        claims: list[tuple[int, ...]] = []
+        edits: list[tuple[int, int]] = []
         for number, (words, subject) in enumerate(zip(spoken, given, strict=True)):
             row = len(self) + number
-            names = [naming.name_of(subject)] if subject else self._names(words, number, choose)
-            alternatives = [naming.name_of(others.pop(0)) for _ in aliases[number]]
-            edits.append([max(1, len(names)), int(not subject and _in_order(words, names))])
-            for group, name in enumerate(names):
-                self._enter(name, name, row, group, 0, entries, links)
-                for alias in alternatives if group == 0 else []:
-                    self._enter(alias, name, row, 0, 0, entries, links)
-                for whole in [name, *(alternatives if group == 0 else [])]:
-                    if part := naming.partial_of(whole):
-                        self._enter(part, name, row, group, PART, entries, links)
-                    claims += [[row, word.hashes[0], naming.code_of(name)[0] % PRIME] for word in whole if word.named]
+            names = [[naming.name_of(subject)]] if subject else self._names(words, number, choose)
+            names[0] += [naming.name_of(next(others)) for _ in aliases[number]]
+            edits.append((len(names), int(not subject and _in_order(words, names))))
+            for group, phrases in enumerate(names):
+                about = naming.code_of(phrases[0])[0] % PRIME
+                parts = [part for part in map(naming.partial_of, phrases) if part]
+                for phrase, part in [(p, 0) for p in phrases if p] + [(p, PART) for p in parts]:
+                    length = max(n for n in LENGTHS if n <= len(phrase))
+                    flags = _flags(phrase) | part
+                    key = naming.code_of(phrase[-length:])[0] * 2 + (flags & NAMED)
+                    entries.append((key, *naming.code_of(phrase), about))
+                    links.append((row, flags, group, len(phrase)))
+                claims += [(row, word.hashes[0], about) for phrase in phrases for word in phrase if word.named]
         for table, rows in ((self.entries, entries), (self.links, links), (self.claims, claims), (self.edits, edits)):
             if rows:
                 table.append(torch.tensor(rows))
         self._sort()
 
-    def _names(self, words: Sequence[naming.Said], number: int, choose: Choose | None) -> list[list[naming.Said]]:
+    def _names(self, words: Sequence[Said], number: int, choose: Choose | None) -> list[list[list[Said]]]:
+        """The names in a prompt, each with other ways to say it."""
         spans = naming.names_in(words)
         if not spans and choose is not None and (candidates := naming.candidate_spans(words)):
-            columns = [(words[start].column, words[end - 1].end + 1) for start, end in candidates]
-            chosen = choose(number, columns)
+            chosen = choose(number, [(words[start].column, words[end - 1].end + 1) for start, end in candidates])
             spans = [] if chosen is None else [candidates[chosen]]
         spans = spans or naming.content_of(words)
-        return [naming.name_of(words[start:end]) for start, end in spans]
-
-    def _enter(
-        self,
-        phrase: Sequence[naming.Said],
-        subject: Sequence[naming.Said],
-        row: int,
-        group: int,
-        flags: int,
-        entries: list[list[int]],
-        links: list[list[int]],
-    ) -> None:
-        if not phrase:
-            return
-        length = max(n for n in LENGTHS if n <= len(phrase))
-        key, (whole, accents) = naming.code_of(phrase[-length:])[0], naming.code_of(phrase)
-        capital = any(word.kind & Has.UPPER for word in phrase)
-        named = any(word.named or word.kind & 7 == Is.CHARACTER for word in phrase)
-        common = capital and all(word.among("function", "starter") for word in phrase)
-        capitals = common and not any(word.kind & Has.LOWER for word in phrase)
-        flags |= NAMED * named | CAPITAL * capital | COMMON * common | CAPITALS * capitals
-        entries.append([key * 2 + named, whole, accents, naming.code_of(subject)[0] % PRIME])
-        links.append([row, flags, group, len(phrase)])
+        names = [naming.name_of(words[start:end]) for start, end in spans]
+        return [[name, *([bare] if len(bare := naming.untitled(name)) < len(name) else [])] for name in names] or [[[]]]
 
     def keep(self, rows: Tensor) -> None:
         """Drop all edits but these (int64, ascending)."""
@@ -247,7 +233,7 @@ class Subjects(nn.Module):
         """
         spoken = self.stream.read(tokens)
         edges = edges_of(spoken, tokens.shape[1])
-        piece, start, entry, found = self._hits(spoken, edges, since, mode)
+        piece, start, entry, found = self._hits(spoken, edges, since, tokens.shape[1], mode)
         whole, accents, subject = self.entries.data[entry][..., 1:].unbind(-1)
         row, flags, group, words = self.links.data[entry].long().unbind(-1)
         key, accent, start = self.stream.phrase(spoken, piece, words)
@@ -266,7 +252,7 @@ class Subjects(nn.Module):
         place = (row[:, :, None] == row[:, None]).long().argmax(-1)
         return Found(row, began, end, cut, torch.where(found, weight, 0), group, edit[..., 0], edit[..., 1] > 0, place)
 
-    def _hits(self, spoken: Spoken, edges: Edges, since: Tensor, mode: Mode) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _hits(self, spoken: Spoken, edges: Edges, since: Tensor, tokens: int, mode: Mode) -> tuple[Tensor, ...]:
         """Up to K entries whose keys are in the texts: piece, first piece, entry and which are there, `[B, K]` each."""
         count, device = spoken.real.shape[1], spoken.real.device
         lengths = torch.tensor(LENGTHS, device=device)
@@ -277,10 +263,7 @@ class Subjects(nn.Module):
         end = spoken.column.gather(1, piece)
         there = (self.sorted_keys[at] == key) & (key >= 0) & (spoken.column.gather(1, start) >= since)
         plain, named = (edges.goes_on.gather(1, piece), edges.cut.gather(1, piece))
-        until = end if mode is Mode.SCAN else torch.full_like(end, int(spoken.column.shape[1] and -1))
-        if mode is Mode.BOUNDARY:
-            never = edges.cut.new_full((), 0) + edges.goes_on.amax(1, keepdim=True).clamp(min=0)
-            until = never.expand_as(end) - 1
+        until = torch.full_like(end, tokens - 1) if mode is Mode.BOUNDARY else end
         open_ = edges.open.gather(1, start)
         run = self.runs[at] * torch.stack([there & (plain > until), there & open_ & (named > until)], -1)
         counts = run.flatten(1).flip(1)
@@ -307,10 +290,10 @@ class Subjects(nn.Module):
         capitals = (spoken.has(Has.UPPER) & spoken.real).long().cumsum(1)
         any_upper = at(capitals) - at(capitals, start) + at(spoken.has(Has.UPPER).long(), start) > 0
         small = (flags & CAPITAL > 0) & ~any_upper
-        article = at(at(spoken.among("article"), spoken.before.clamp(min=0)), start) & (at(spoken.before, start) >= 0)
+        article = at(at(spoken.among("indefinite"), spoken.before.clamp(min=0)), start) & (at(spoken.before, start) >= 0)
         word_start = at(spoken.first, at(spoken.word).clamp(min=0)).clamp(max=spoken.real.shape[1] - 1)
-        common = ~(flags & COMMON > 0) | (upper & ~at(spoken.opens, word_start))
-        common &= ~(flags & COMMON > 0) | (lower == ~(flags & CAPITALS > 0))
+        common = ~(flags & COMMON > 0) | (upper & (lower == ~(flags & CAPITALS > 0)))
+        small |= (flags & (COMMON | CAPITALS) == COMMON) & at(spoken.opens, word_start)
         low, high = self.claimed[:, at(spoken.hashes[0]) % self.claimed.shape[1]]
         part = ~(flags & PART > 0) | (upper & lower & at(edges.part_open, start) & (low == high) & (low == subject))
         weight = torch.where(flags & PART > 0, PART_WEIGHT, 1.0) * torch.where(small, LOWER_WEIGHT, 1.0)
@@ -329,12 +312,20 @@ class Subjects(nn.Module):
         self._sort()
 
 
-def _in_order(words: Sequence[naming.Said], names: Sequence[Sequence[naming.Said]]) -> bool:
+def _flags(phrase: Sequence[Said]) -> int:
+    capital = any(word.kind & Has.UPPER for word in phrase)
+    named = any(word.named or word.kind & 7 == Is.CHARACTER for word in phrase)
+    common = capital and all(word.among("function", "starter") for word in phrase)
+    capitals = common and not any(word.kind & Has.LOWER for word in phrase)
+    return NAMED * named | CAPITAL * capital | COMMON * common | CAPITALS * capitals
+
+
+def _in_order(words: Sequence[Said], names: Sequence[Sequence[Sequence[Said]]]) -> bool:
     """Whether a prompt's names are joined by a word that gives them an order."""
     keys = {piece.hashes[0] << 31 | piece.hashes[1] for word in naming.IN_ORDER for piece in pieces(word)}
     if len(names) < 2:
         return False
-    inside = [w for w in words if names[0][-1].end <= w.column <= names[-1][0].column]
+    inside = [w for w in words if names[0][0][-1].end <= w.column <= names[-1][0][0].column]
     return any(word.key in keys for word in inside)
 
 
@@ -354,8 +345,8 @@ def edges_of(spoken: Spoken, count: int) -> Edges:
     begin = spoken.first.gather(1, spoken.word.clamp(min=0)).clamp(max=outside - 1)
 
     def before(values: Tensor) -> Tensor:
-        """Of the word before the piece's."""
-        return values.gather(1, begin.gather(1, last)) if values is spoken.opens else values.gather(1, last)
+        """At the last piece of the word before."""
+        return values.gather(1, last)
 
     def earlier(values: Tensor) -> Tensor:
         """At the first piece of the word before."""
@@ -399,13 +390,13 @@ def edges_of(spoken: Spoken, count: int) -> Edges:
     # What stands before
     opened = earlier(spoken.opens)
     year = before(number & ~spoken.has(Has.UPPER)) & two_before(spoken.among("preposition"))
-    starter = opened & before(spoken.among("starter"))
+    starter = opened & before(spoken.among("starter") & ~spoken.among("place"))
     name = before(number) | before(spoken.has(Has.UPPER) & ~spoken.among("function")) & ~shouting
     name &= joined & ~before(spoken.among("title")) & ~year
     script |= glued & spoken.has(Has.HANGUL) & before(spoken.has(Has.HANGUL))
     script |= glued & earlier(glued) & before(sign) | joined & before(linker) & earlier(joined)
     further = two_before(spoken.has(Has.UPPER) & ~spoken.among("function", "title")) & ~shouting
-    further &= ~(earlier(opened) & two_before(spoken.among("starter")))
+    further &= ~(earlier(opened) & two_before(spoken.among("starter") & ~spoken.among("place")))
     further &= ~before(spoken.among("preposition")) | ~earlier(opened) | two_before(spoken.among("head"))
     over = joined & earlier(joined) & before(spoken.among("link") & ~spoken.among("article")) & further
     over |= glued & earlier(glued) & before(decoration) & (two_before(cls) == Is.LETTERS)
