@@ -89,8 +89,6 @@ class Stream(nn.Module):
     powers: Tensor
     low: Tensor
     high: Tensor
-    inverse_low: Tensor
-    inverse_high: Tensor
     small_keys: Tensor
     small_bits: Tensor
     character_kinds: Tensor
@@ -106,8 +104,7 @@ class Stream(nn.Module):
         for name, table in zip(("kinds", "values", "letters"), _columns(flat), strict=True):
             self.register_buffer(name, table)
         self.most = max(len(token) for token in everything)
-        constants = {"powers": _letter_powers(), "low": _powers(1)[0], "high": _powers(256)[0]}
-        constants |= dict(zip(("inverse_low", "inverse_high"), (_powers(1)[1], _powers(256)[1]), strict=True))
+        constants = {"powers": _letter_powers(), "low": _powers(1), "high": _powers(256)}
         constants |= dict(zip(("small_keys", "small_bits"), _small_words(), strict=True))
         constants |= dict(zip((f"character_{n}" for n in ("kinds", "values", "letters")), _characters(), strict=True))
         for name, constant in constants.items():
@@ -219,10 +216,8 @@ class Stream(nn.Module):
     def power(self, exponent: Tensor) -> Tensor:
         """The places' powers, int64 `[3, *]`; negative exponents are those of inverses."""
         size = exponent.abs().clamp(max=(1 << 16) - 1)
-        negative = exponent < 0
-        low = torch.where(negative, self.inverse_low[:, size & 255], self.low[:, size & 255])
-        high = torch.where(negative, self.inverse_high[:, size >> 8], self.high[:, size >> 8])
-        return low * high % PRIME
+        inverse = (exponent < 0).long() * 256
+        return self.low[:, inverse + size % 256] * self.high[:, inverse + size // 256] % PRIME
 
     def phrase(self, spoken: Spoken, piece: Tensor, length: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The last words up to some pieces.
@@ -244,11 +239,12 @@ class Stream(nn.Module):
         up_to = spoken.codes + spoken.hashes * self.power(spoken.word.clamp(min=0))
         index = (3, *(-1,) * piece.ndim)
         code = up_to.gather(2, piece.expand(index)) - spoken.codes.gather(2, start.expand(index))
-        code = code % PRIME * self.power(-from_word) % PRIME
-        return torch.where(there, code[0] << 31 | code[1], -1), code[2], start
+        back = self.power(-torch.arange(spoken.first.shape[1], device=piece.device))
+        code = code % PRIME * back[:, from_word] % PRIME
+        return torch.where(there, _key(code[0], code[1]), -1), code[2], start
 
     def _small(self, hashes: Tensor) -> Tensor:
-        keys = hashes[0] << 31 | hashes[1]
+        keys = _key(hashes[0], hashes[1])
         at = torch.searchsorted(self.small_keys, keys).clamp(max=self.small_keys.shape[0] - 1)
         return torch.where(self.small_keys[at] == keys, self.small_bits[at], 0)
 
@@ -275,6 +271,11 @@ def _opens(spoken: Spoken, letters: Tensor) -> Tensor:
     return spoken.begins & (spoken.has(Has.STOP) | dot)
 
 
+def _key(one: Tensor, other: Tensor) -> Tensor:
+    """Two hashes as one number."""
+    return one * (1 << 31) + other
+
+
 def _latest(where: Tensor, position: Tensor) -> Tensor:
     return torch.where(where, position, -1).cummax(1).values
 
@@ -299,11 +300,9 @@ def _letter_powers() -> Tensor:
 
 
 @functools.cache
-def _powers(step: int) -> tuple[Tensor, Tensor]:
-    """Powers of the places with exponents 0, step, ... 255 * step, and of their inverses: int64 `[3, 256]` each."""
-    forth = [[pow(base, step * i, PRIME) for i in range(256)] for base in PLACES]
-    back = [[pow(base, -step * i, PRIME) for i in range(256)] for base in PLACES]
-    return torch.tensor(forth), torch.tensor(back)
+def _powers(step: int) -> Tensor:
+    """Powers of the places with exponents 0, step, ... 255 * step, and of their inverses: int64 `[3, 512]`."""
+    return torch.tensor([[pow(base, sign * step * i, PRIME) for sign in (1, -1) for i in range(256)] for base in PLACES])
 
 
 @functools.cache
