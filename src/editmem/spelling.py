@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001
 """What text is made of: letters with their accents, signs, characters that are words, and what stands between."""
 
 import functools
@@ -12,7 +13,7 @@ LONGEST = 64  # letters of a word that count
 SILENT_SIGNS = "™®©\u00ad\ufe0f\ufe0e"
 APOSTROPHES = "'’ʼ＇"
 DASHES = "-‐‑–"
-QUOTES = "\"“”„«»「」『』《》"
+QUOTES = '"“”„«»「」『』《》'
 DECORATION = "*_/=|~^<>\\`"
 LINKERS = "&+−×÷"
 STROKES = {"đ": "d", "ø": "o", "ł": "l", "ħ": "h", "æ": "ae", "œ": "oe"}
@@ -155,7 +156,7 @@ def _between(character: str) -> Has:
 
 
 def _sign(character: str, category: str) -> Spelt:
-    emoji = category == "So" and ord(character) >= 0x2190 or 0x1F3FB <= ord(character) <= 0x1F3FF
+    emoji = (category == "So" and ord(character) >= 0x2190) or 0x1F3FB <= ord(character) <= 0x1F3FF
     kind = int(Is.EMOJI if emoji else Is.SIGN)
     kind |= int(Has.DECORATION) if character in DECORATION else 0
     return Spelt(kind | (int(Has.LINKER) if character in LINKERS else 0), character)
@@ -190,7 +191,7 @@ def _without_accents(letters: str) -> tuple[str, int]:
     """Letters of the Latin and Greek scripts, and ё, without their marks; and a number for the marks."""
     plain, accent = "", 0
     for letter in letters:
-        base, *marks = unicodedata.normalize("NFD", letter)
+        base, *marks = list(unicodedata.normalize("NFD", letter))
         bears = unicodedata.name(base, "").startswith(("LATIN", "GREEK", "COMBINING")) or letter == "ё"
         if unicodedata.combining(base):
             accent += ord(base)

@@ -22,8 +22,8 @@ PLACES = (1_000_000_007 % PRIME, 433_494_437, 104_395_301)
 """Bases of the hashes of phrases, a power of them for each word."""
 CHARACTERS = 0x20000
 SMALL = (
-    "function", "verb", "article", "indefinite", "single", "preposition", "link", "starter", "title", "abbreviation", "given", "head",
-    "kind", "place",
+    "function", "verb", "article", "indefinite", "single", "preposition", "link", "starter", "title", "abbreviation",
+    "given", "head", "kind", "place",
 )  # fmt: skip
 """Kinds of words that `small_words.txt` lists; bit i of a word's `small` says that it is of the i-th."""
 WRITTEN = (Has.LOWER, Has.UPPER, Has.DIGIT, Has.CASELESS, Has.MARK)
@@ -302,7 +302,9 @@ def _letter_powers() -> Tensor:
 @functools.cache
 def _powers(step: int) -> Tensor:
     """Powers of the places with exponents 0, step, ... 255 * step, and of their inverses: int64 `[3, 512]`."""
-    return torch.tensor([[pow(base, sign * step * i, PRIME) for sign in (1, -1) for i in range(256)] for base in PLACES])
+    return torch.tensor(
+        [[pow(base, sign * step * i, PRIME) for sign in (1, -1) for i in range(256)] for base in PLACES]
+    )
 
 
 @functools.cache

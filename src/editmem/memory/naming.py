@@ -183,7 +183,7 @@ def _in_name(words: Sequence[Said], i: int, shouted: bool) -> bool:
         return True
     if not word.kind & Has.UPPER or (shouted and _common(word)):
         return False
-    if shouted or not word.kind & Has.LOWER and not word.among("single"):
+    if shouted or not (word.kind & Has.LOWER or word.among("single")):
         return True
     after = words[i + 1] if i + 1 < len(words) and words[i + 1].goes_on else word
     if not word.opens:

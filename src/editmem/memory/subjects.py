@@ -120,6 +120,7 @@ class Subjects(nn.Module):
     order: Tensor
     runs: Tensor
     claimed: Tensor
+    lengths: Tensor
 
     def __init__(self, stream: Stream, most: int = 64) -> None:
         super().__init__()
@@ -130,6 +131,7 @@ class Subjects(nn.Module):
         self.edits = Rows((2,), torch.int32)  # groups, whether ordered
         for name in ("sorted_keys", "order", "runs", "claimed"):
             self.register_buffer(name, torch.zeros(0, dtype=torch.int64), persistent=False)
+        self.register_buffer("lengths", torch.tensor(LENGTHS), persistent=False)
         self._sort()
 
     def __len__(self) -> int:
@@ -255,10 +257,9 @@ class Subjects(nn.Module):
     def _hits(self, spoken: Spoken, edges: Edges, since: Tensor, tokens: int, mode: Mode) -> tuple[Tensor, ...]:
         """Up to K entries whose keys are in the texts: piece, first piece, entry and which are there, `[B, K]` each."""
         count, device = spoken.real.shape[1], spoken.real.device
-        lengths = torch.tensor(LENGTHS, device=device)
         rows = spoken.real.shape[0]
         piece = torch.arange(count, device=device).repeat_interleave(len(LENGTHS)).expand(rows, -1)
-        key, _, start = self.stream.phrase(spoken, piece, lengths.repeat(count).expand(rows, -1))
+        key, _, start = self.stream.phrase(spoken, piece, self.lengths.repeat(count).expand(rows, -1))
         at = torch.searchsorted(self.sorted_keys, key).clamp(max=self.sorted_keys.shape[0] - 1)
         end = spoken.column.gather(1, piece)
         there = (self.sorted_keys[at] == key) & (key >= 0) & (spoken.column.gather(1, start) >= since)
@@ -290,7 +291,8 @@ class Subjects(nn.Module):
         capitals = (spoken.has(Has.UPPER) & spoken.real).long().cumsum(1)
         any_upper = at(capitals) - at(capitals, start) + at(spoken.has(Has.UPPER).long(), start) > 0
         small = (flags & CAPITAL > 0) & ~any_upper
-        article = at(at(spoken.among("indefinite"), spoken.before.clamp(min=0)), start) & (at(spoken.before, start) >= 0)
+        last = at(spoken.before, start)
+        article = at(spoken.among("indefinite"), last.clamp(min=0)) & (last >= 0)
         word_start = at(spoken.first, at(spoken.word).clamp(min=0)).clamp(max=spoken.real.shape[1] - 1)
         common = ~(flags & COMMON > 0) | (upper & (lower == ~(flags & CAPITALS > 0)))
         small |= (flags & (COMMON | CAPITALS) == COMMON) & at(spoken.opens, word_start)
