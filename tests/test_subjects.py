@@ -64,7 +64,9 @@ def tiny():
     return Reader(editmem.tiny()[1])
 
 
-PLACE = ("The capital of {} is", "What is the capital of {}?", "Do you know {}'s capital city", "{} has as its capital")
+# fmt: off
+PLACE = ("The capital of {} is", "What is the capital of {}?", "Do you know {}'s capital city",
+         "{} has as its capital")
 ORGAN = ("The CEO of {} is", "Who leads {} today?", "Name {}'s chief executive.", "{} is led by")
 PERSON = (
     "{} was born in",
@@ -94,6 +96,7 @@ HEBREW = ("הבירה של {} היא", "מהי הבירה של {}?", "{} היא 
 RUSSIAN = ("{} находится в", "Где находится {}?", "Столица там, где {}", "{} это")
 KOREAN = ("{}의 수도는", "{}은 어디에 있습니까?", "수도가 궁금한 {}", "그 나라는 {}")
 
+# fmt: on
 NOT_FOUND_IN_PROMPTS = (HINDI, THAI, JAPANESE, CHINESE, ARABIC, HEBREW, KOREAN, GOODS)
 """Nothing there is written as a name; see `test_subjects_that_are_chosen`."""
 
@@ -310,7 +313,8 @@ def test_only_what_is_said_since_a_column_counts(tiny):
 
 
 TEXTS = [
-    "Is Paris as big as Parisians say? Paris Hilton is not, New York Times readers think so. Tell me of C, C++ or New York",
+    "Is Paris as big as Parisians say? Paris Hilton is not, New York Times readers think so. "
+    "Tell me of C, C++ or New York",
     "President Obama and Michelle Obama. IT'S OBAMA! 北京大学 ガラス Obama's",
 ]  # fmt: skip
 

@@ -37,6 +37,7 @@ class Spoken:
 
     Attributes:
         column: int64 `[B, P]`, the token that the piece is part of; S, the number of tokens, where there is none.
+        start: int64 `[B, P]`, the token that it begins in: another one where its bytes are tokens of their own.
         real: bool `[B, P]`, whether it is part of a word.
         begins: bool `[B, P]`, whether its word begins with it.
         before: int64 `[B, P]`, the last piece of a word before it, -1 for none.
@@ -50,6 +51,7 @@ class Spoken:
     """
 
     column: Tensor
+    start: Tensor
     real: Tensor
     begins: Tensor
     before: Tensor
@@ -134,8 +136,9 @@ class Stream(nn.Module):
     def read(self, tokens: Tensor) -> Spoken:
         """The words of token ids, int64 `[B, S]`; what is outside the vocabulary counts as the end of a sentence."""
         piece, column = self._laid_out(tokens)
-        kind, values, letters = self._whole_characters(self.kinds[piece].long(), piece)
+        kind, values, letters, more = self._whole_characters(self.kinds[piece].long(), piece)
         position = torch.arange(piece.shape[1], device=tokens.device)
+        opening = column.gather(1, (position - more).clamp(min=0))
         cls = kind & 7
         real = (cls >= Is.LETTERS) & (cls <= Is.CHARACTER)
         before = _shifted(_latest(real, position), -1)
@@ -149,14 +152,14 @@ class Stream(nn.Module):
         word = begins.long().cumsum(1) - 1
         hashes = self._hashes(values, letters, begins, real)
         written = (last[..., len(GAPS) :] >= start[..., None]) & real[..., None]
-        opening = sum(gap[..., i].long() * int(bit) for i, bit in enumerate(GAPS)) + (kind & ~_ANY)
-        of_word = opening.gather(1, start) + sum(written[..., i].long() * int(b) for i, b in enumerate(WRITTEN))
+        front = sum(gap[..., i].long() * int(bit) for i, bit in enumerate(GAPS)) + (kind & ~_ANY)
+        of_word = front.gather(1, start) + sum(written[..., i].long() * int(b) for i, b in enumerate(WRITTEN))
         small = self._small(hashes)
         outside = piece.shape[1]
         first = torch.full((piece.shape[0], outside + 1), outside, device=tokens.device)
         first = first.scatter(1, torch.where(begins, word, outside), position.expand_as(word))[:, :outside]
         codes = self._codes(hashes, begins, before, word)
-        spoken = Spoken(column, real, begins, before, word, first, hashes, codes, of_word, small, begins)
+        spoken = Spoken(column, opening, real, begins, before, word, first, hashes, codes, of_word, small, begins)
         spoken.opens = _opens(spoken, letters)
         return spoken
 
@@ -177,26 +180,31 @@ class Stream(nn.Module):
         columns = torch.arange(count, device=tokens.device).repeat_interleave(self.most).expand_as(place)
         return piece.scatter(1, place, number.flatten(1))[:, :width], column.scatter(1, place, columns)[:, :width]
 
-    def _whole_characters(self, kind: Tensor, piece: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Kind `[B, P]`, hashes `[B, P, 3]` and letters `[B, P]`; a character's last byte stands for all of it."""
+    def _whole_characters(self, kind: Tensor, piece: Tensor) -> tuple[Tensor, ...]:
+        """Pieces with characters of single bytes as one, at the last of them.
+
+        Returns:
+            Kind `[B, P]`, hashes `[B, P, 3]`, letters `[B, P]`, and how many bytes before belong to it `[B, P]`.
+        """
         values, letters = self.values[piece].long(), self.letters[piece].long()
         byte = torch.where((kind & 7) == Is.BYTE, values[..., 0], -1)
         later = (byte >= 0x80) & (byte < 0xC0)
         one, two, three = (_shifted(byte, -1, by) for by in (1, 2, 3))
         middle = [later, later & _shifted(later, False), later & _shifted(later, False) & _shifted(later, False, 2)]
         bits = [byte & 63, (one & 63) << 6, (two & 63) << 12]
-        code = torch.full_like(byte, CHARACTERS)
+        code, more = torch.full_like(byte, CHARACTERS), torch.zeros_like(byte)
         for lead, inside, low, rest in (
             (one, middle[0] & (one >= 0xC0) & (one < 0xE0), bits[0], 6),
             (two, middle[1] & (two >= 0xE0) & (two < 0xF0), bits[0] | bits[1], 12),
             (three, middle[2] & (three >= 0xF0), bits[0] | bits[1] | bits[2], 18),
         ):
             code = torch.where(inside, low | ((lead & (0x3F >> (rest // 6))) << rest), code)
+            more = torch.where(inside, rest // 6, more)
         found = code < CHARACTERS
         at = torch.where(found, code, 0)
         kind = torch.where(found, self.character_kinds[at].long() | kind & ~7, kind)
         values = torch.where(found[..., None], self.character_values[at].long(), values)
-        return kind, values, torch.where(found, self.character_letters[at].long(), letters)
+        return kind, values, torch.where(found, self.character_letters[at].long(), letters), more
 
     def _hashes(self, values: Tensor, letters: Tensor, begins: Tensor, real: Tensor) -> Tensor:
         letters = torch.where(real, letters, 0)
@@ -254,7 +262,7 @@ class Stream(nn.Module):
         count = tokens.shape[1]
         starts = torch.zeros((tokens.shape[0], count + 1), dtype=torch.long, device=tokens.device)
         column = torch.where(spoken.opens, spoken.column, count)
-        return starts.scatter(1, column, column)[:, :count].cummax(1).values
+        return starts.scatter_reduce(1, column, spoken.start, "amax")[:, :count].cummax(1).values
 
 
 _ANY = int(sum(GAPS)) | int(sum(WRITTEN))

@@ -70,7 +70,7 @@ def said(stream: Stream, texts: Sequence[Sequence[int]]) -> list[list[Said]]:
     spoken = stream.read(tokens)
     last = spoken.real & ~_goes_on(spoken.real, spoken.begins)
     begin = spoken.first.gather(1, spoken.word.clamp(min=0)).clamp(max=spoken.real.shape[1] - 1)
-    columns = [*spoken.hashes, spoken.kind, spoken.small, spoken.opens.gather(1, begin), spoken.column.gather(1, begin)]
+    columns = [*spoken.hashes, spoken.kind, spoken.small, spoken.opens.gather(1, begin), spoken.start.gather(1, begin)]
     found = [[] for _ in texts]  # type: list[list[Said]]
     rows, places = last.nonzero(as_tuple=True)
     picked = [column[rows, places].tolist() for column in (*columns, spoken.column)]

@@ -244,7 +244,7 @@ class Subjects(nn.Module):
         named = (flags & NAMED) > 0
         end = spoken.column.gather(1, piece)
         cut = torch.where(named, edges.cut.gather(1, piece), edges.goes_on.gather(1, piece))
-        began = spoken.column.gather(1, start)
+        began = spoken.start.gather(1, start)
         found &= same & (weight > 0) & (cut > end) & (began >= since)
         found &= ~named | edges.open.gather(1, start)
         cut = _shadowed(found, start, piece, end, cut)
@@ -262,7 +262,7 @@ class Subjects(nn.Module):
         key, _, start = self.stream.phrase(spoken, piece, self.lengths.repeat(count).expand(rows, -1))
         at = torch.searchsorted(self.sorted_keys, key).clamp(max=self.sorted_keys.shape[0] - 1)
         end = spoken.column.gather(1, piece)
-        there = (self.sorted_keys[at] == key) & (key >= 0) & (spoken.column.gather(1, start) >= since)
+        there = (self.sorted_keys[at] == key) & (key >= 0) & (spoken.start.gather(1, start) >= since)
         plain, named = (edges.goes_on.gather(1, piece), edges.cut.gather(1, piece))
         until = torch.full_like(end, tokens - 1) if mode is Mode.BOUNDARY else end
         open_ = edges.open.gather(1, start)
@@ -374,8 +374,8 @@ def edges_of(spoken: Spoken, count: int) -> Edges:
     # What comes after
     follows = joined & (number | capital) | script
     follows |= glued & (sign | (spoken.has(Has.MARK) & (cls == Is.CHARACTER))) | joined & linker
-    link = spoken.among("link") | linker
-    over = joined & earlier(joined) & before(link) & (number | capital)
+    link = spoken.among("link") & ~spoken.has(Has.UPPER)
+    over = joined & earlier(joined) & before(link | linker) & (number | capital)
     over |= glued & earlier(glued) & before(decoration) & (cls == Is.LETTERS)
     following = torch.full((real.shape[0], outside + 1), outside, device=real.device)
     following = following.scatter(1, torch.where(real & (spoken.before >= 0), last, outside), position)[:, :outside]
@@ -400,7 +400,7 @@ def edges_of(spoken: Spoken, count: int) -> Edges:
     further = two_before(spoken.has(Has.UPPER) & ~spoken.among("function", "title")) & ~shouting
     further &= ~(earlier(opened) & two_before(spoken.among("starter") & ~spoken.among("place")))
     further &= ~before(spoken.among("preposition")) | ~earlier(opened) | two_before(spoken.among("head"))
-    over = joined & earlier(joined) & before(spoken.among("link") & ~spoken.among("article")) & further
+    over = joined & earlier(joined) & before(link & ~spoken.among("article")) & further
     over |= glued & earlier(glued) & before(decoration) & (two_before(cls) == Is.LETTERS)
     part_open = ~(name & ~(starter & ~before(spoken.among("given"))) | script | over)
     return Edges(~(name & ~starter | script | over), part_open, goes_on, cut)
