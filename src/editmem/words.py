@@ -132,12 +132,29 @@ def _keep(found: dict[int, bool], word: int, name: bool) -> None:
 
 def _token_texts(tokenizer: Any) -> list[str]:
     """The text of each token inside a sentence, leading space included."""
+    texts, raw = texts_of(tokenizer)
+    return [text if own is None else _part(own) for text, own in zip(texts, raw, strict=True)]
+
+
+def texts_of(tokenizer: Any) -> tuple[list[str], list[str | None]]:
+    """What each token says inside a sentence, leading space included; and how it is written in the vocabulary.
+
+    The second is None where the first says all, and is there for tokens that hold only parts of characters.
+    """
     anchor = tokenizer("a", add_special_tokens=False)["input_ids"]
     size = len(tokenizer)
     length = len(tokenizer.decode(anchor, clean_up_tokenization_spaces=False))
     texts = tokenizer.batch_decode([[*anchor, i] for i in range(size)], clean_up_tokenization_spaces=False)
     raw = tokenizer.convert_ids_to_tokens(list(range(size)))
-    return [text[length:] if "\ufffd" not in text else _part(str(own)) for text, own in zip(texts, raw, strict=True)]
+    parts = [str(own) if "\ufffd" in text else None for text, own in zip(texts, raw, strict=True)]
+    return [text[length:] for text in texts], parts
+
+
+def bytes_of(token: str) -> bytes:
+    """The bytes that a token of a byte-level vocabulary, or a byte-fallback token, stands for."""
+    if match := re.fullmatch("<0x([0-9A-F]{2})>", token):
+        return bytes([int(match[1], 16)])
+    return bytes(_BYTES.get(character, ord("?")) for character in token)
 
 
 def _part(token: str) -> str:
@@ -146,11 +163,7 @@ def _part(token: str) -> str:
     The second byte alone says which Latin letter with which accent it is, if the first is one of `SILENT`, as
     nearly always where accents are written at all; elsewhere it stands for itself, as the first byte does.
     """
-    if match := re.fullmatch("<0x([0-9A-F]{2})>", token):
-        data = bytes([int(match[1], 16)])
-    else:
-        data = bytes(_BYTES.get(character, ord("?")) for character in token)
-    whole = data.decode(errors="surrogateescape")
+    whole = bytes_of(token).decode(errors="surrogateescape")
     return "".join(_letter(ord(c) - 0xDC00) if "\udc80" <= c <= "\udcff" else c for c in whole)
 
 
