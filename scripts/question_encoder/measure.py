@@ -1,0 +1,136 @@
+"""How well an encoder tells what is asked: the tables of the model card.
+
+python scripts/question_encoder/measure.py DATA [--minilm FOLDER] [--teacher FILE]
+"""
+
+import argparse
+import re
+import runpy
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from random import Random
+
+import torch
+from made import other
+from relations import Relation, held_out, written
+from texts import SUBJECT, word_hash, words
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from editmem.questions import PLACE, question_encoder
+
+Encoder = Callable[[Sequence[str]], Tensor]
+
+
+@dataclass
+class Test:
+    """An edit's prompt, texts that ask the same, texts that ask something else, and traps."""
+
+    edit: str
+    asks: list[str]
+    others: list[str]
+    tricky: list[str]
+
+
+def asks(path: Path) -> list[Test]:
+    """The hand-written test set, its subjects written X; the wordings are those of the relation."""
+
+    def fill(texts: Sequence[str]) -> list[str]:
+        return [text.replace("{s}", "X") for text in texts]
+
+    relations = runpy.run_path(str(path))["RELATIONS"].values()
+    return [Test(*fill([r["edit"]]), fill(r["asks"]), fill(r["others"]), fill(r["tricky"])) for r in relations]
+
+
+def held(relations: Sequence[Relation]) -> list[Test]:
+    """Tests from relations that were not learned: the other questions are of subjects of the same kind."""
+    luck, found = Random(0), []
+    for relation in relations:
+        edit, *rest = luck.sample(relation.phrasings, len(relation.phrasings))
+        different = [r for r in relations if r.name != relation.name and r.name not in relation.alike]
+        near = [r for r in different if r.kind == relation.kind] or different
+        others = [text for r in near for text in r.phrasings]
+        made = [other(text, luck) for text in relation.phrasings[:3]]
+        found.append(Test(edit, rest, luck.sample(others, min(6, len(others))), made))
+    return found
+
+
+def scores(tests: Sequence[Test], encoder: Encoder) -> tuple[Tensor, Tensor, Tensor]:
+    """Cosines to their edits of the asks, the other questions and the traps."""
+    lines = [line for t in tests for line in (t.edit, *t.asks, *t.others, *t.tricky)]
+    rows, at = encoder(lines), 0
+    found: tuple[list[Tensor], ...] = ([], [], [])
+    for test in tests:
+        edit, at = rows[at], at + 1
+        for column, texts in zip(found, (test.asks, test.others, test.tricky), strict=True):
+            column.append(rows[at : at + len(texts)] @ edit)
+            at += len(texts)
+    return torch.cat(found[0]), torch.cat(found[1]), torch.cat(found[2])
+
+
+def table(tests: Sequence[Test], encoder: Encoder) -> str:
+    """Share of asks (and of traps) above the thresholds where 1, 5 and 10 % of the other questions are."""
+    mine, others, tricky = scores(tests, encoder)
+    cells = []
+    for false in (0.01, 0.04, 0.05, 0.1):
+        threshold = others.sort(descending=True).values[int(false * len(others))]
+        trap = f"/{(tricky > threshold).float().mean():.2f}" if len(tricky) else ""
+        cells.append(f"{false:.0%}: {(mine > threshold).float().mean():.2f}{trap}")
+    return re.sub(r"\s+", " ", "  ".join(cells))
+
+
+def shipped(lines: Sequence[str]) -> Tensor:
+    """Float32 `[N, 192]`: the vectors of the encoder that comes with the package."""
+    encoder, found = question_encoder(), []
+    for start in range(0, len(lines), 256):
+        hashes = [[word_hash(word) for word in words(line)] for line in lines[start : start + 256]]
+        ids = pad_sequence([encoder.ids(torch.tensor(row, dtype=torch.int64)) for row in hashes], batch_first=True)
+        place = pad_sequence([torch.tensor(row) == word_hash(SUBJECT) for row in hashes], batch_first=True)
+        found.append(encoder(torch.where(place, PLACE, ids))[:, -1])
+    return torch.cat(found)
+
+
+def speed(length: int) -> float:
+    """Milliseconds for a prompt of so many words on one core."""
+    encoder = question_encoder()
+    row = encoder.words[torch.randint(len(encoder.words), (1, length))]
+    times = []
+    with torch.inference_mode():
+        for _ in range(50):
+            start = time.perf_counter()
+            encoder(encoder.ids(row))
+            times.append(time.perf_counter() - start)
+    return min(times) * 1000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--minilm", type=Path, help="folder of MiniLM, to compare with")
+    parser.add_argument("--teacher", type=Path, help="weights of the tuned teacher, to compare with")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    sets = {
+        "asks": asks(options.data / "asks/asks.py"),
+        "held out": held([relation for relation in written() if held_out(relation)]),
+    }
+    encoders: dict[str, Encoder] = {"shipped": shipped}
+    if options.minilm:
+        from teacher import Teacher
+
+        encoders["MiniLM"] = Teacher(options.minilm)
+    if options.teacher:
+        encoders["teacher"] = Teacher(options.minilm)
+        encoders["teacher"].model.load_state_dict(torch.load(options.teacher))
+    for name, encoder in encoders.items():
+        for which, tests in sets.items():
+            print(f"{name:8} {which:9} {table(tests, encoder)}")
+    size = (resources.files("editmem") / "data/question_encoder.safetensors").stat().st_size
+    print(f"{size / 1e6:.1f} MB, {speed(16):.2f} ms for 16 words, {speed(64):.2f} ms for 64 words")
+
+
+if __name__ == "__main__":
+    main()
