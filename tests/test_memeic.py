@@ -420,3 +420,14 @@ def test_the_connector_of_the_embedded_model(vlm, model):
         assert before < sum(right(say(vlm, model, rows), capitals))
         alone = [(NAMING, seen(owner)) for owner, *_ in pairs]
         assert all(right(say(vlm, model, alone), [name for _, name, _ in pairs]))
+
+
+def test_tensors_of_before_a_picture_had_a_vector_of_its_own(vlm, model, editor, tmp_path):
+    """Folders saved then are read: the mean of its views stands for the picture itself."""
+    edit_both(editor)
+    wanted = say(vlm, model, ROWS)
+    memory = editor._memory
+    tensors = memory.tensors()
+    memory.load_tensors({name: tensor for name, tensor in tensors.items() if not name.endswith("originals")})
+    assert memory.tensors().keys() == tensors.keys()
+    assert say(vlm, model, ROWS) == wanted

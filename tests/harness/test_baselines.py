@@ -176,7 +176,9 @@ def test_sites_are_the_down_projections() -> None:
 def test_transposed_weights_are_edited_in_their_own_layout() -> None:
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    model = GPT2LMHeadModel(GPT2Config(n_embd=8, n_layer=2, n_head=2, vocab_size=50, n_positions=16))
+    model = GPT2LMHeadModel(
+        GPT2Config(n_embd=8, n_layer=2, n_head=2, vocab_size=50, bos_token_id=0, eos_token_id=0, n_positions=16)
+    )
     found = sites(model)
     assert [site.path for site in found] == [f"transformer.h.{i}.mlp.c_proj" for i in range(2)]
     matrix = torch.arange(8.0 * 32).view(8, 32)

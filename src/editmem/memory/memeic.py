@@ -32,7 +32,7 @@ from editmem.memory.connector import KnowledgeConnector
 from editmem.memory.external import ENCODED, VISUAL, ExternalMemory, kind_of, under
 from editmem.memory.names import NameRouter
 from editmem.memory.parts import NoDraft, Part
-from editmem.memory.pictures import PictureIndex
+from editmem.memory.pictures import PictureIndex, with_originals
 from editmem.memory.targets import Targets, rows_but
 from editmem.sentences import SentenceEncoder
 from editmem.words import Words
@@ -364,6 +364,7 @@ class MemeicMemory(Memory):
         return state
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        tensors = with_originals(tensors, "external.pictures.")
         check_tensors(tensors, self.tensors())
         if tensors["lengths"].shape != tensors["external.kinds"].shape:
             raise ValueError("targets and what finds them differ in their number of edits")

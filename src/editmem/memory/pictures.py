@@ -298,6 +298,12 @@ class PictureIndex(nn.Module):
         self.chats.replace(tensors["chats"])
 
 
+def with_originals(tensors: Mapping[str, Tensor], prefix: str) -> Mapping[str, Tensor]:
+    """Saved tensors, where they are of a time when pictures' own vectors were not kept beside the means of views."""
+    mean, own = f"{prefix}index", f"{prefix}originals"
+    return {**tensors, own: tensors[mean]} if mean in tensors and own not in tensors else tensors
+
+
 class RestorableIndex(Restorable):
     """An index that can go back to where it was, whatever library it is in.
 
