@@ -75,7 +75,7 @@ PERSON = (
     "When I met her, {} said that she is from",
 )
 THING = ("The price of {} is", "How much does {} cost?", "Is {}'s price known? It is", "{} sells for")
-WORK = ("The author of {} is", "Who wrote {}?", "Tell me {}'s author.", "{} is a work of")
+WORK = ("The author of {} is", "Who wrote {}?", "Tell me {}'s author.", "The work {} is by")
 GOODS = (
     "The refund window for {} is",
     "How long can I return {}?",
@@ -105,7 +105,7 @@ LOOK_ALIKES = {
         (PLACE, "South Africa", "South Korea"), (PLACE, "North Macedonia", "North Korea"),
         (PLACE, "New Zealand", "New Caledonia"), (PLACE, "York", "New York"), (PERSON, "The Who", "Queen"),
         (WORK, "Hamlet", "Dune"), (PLACE, "East Timor", "East Germany"), (WORK, "The Office", "The Wire"),
-        (WORK, "It", "Her"), (PERSON, "The Band", "The Doors"), (ORGAN, "WHO", "IMF"), (PLACE, "Jersey", "New Jersey"),
+        (WORK, "Us", "Them"), (PERSON, "The Band", "The Doors"), (ORGAN, "WHO", "IMF"), (PLACE, "Jersey", "New Jersey"),
         (PLACE, "Mexico", "New Mexico"), (PERSON, "Will Smith", "Will Ferrell"), (PERSON, "May", "June"),
         (WORK, "The Moon", "The Sun"),
     ],
@@ -219,6 +219,11 @@ def test_look_alikes(reader, kind, given):
         ("The capital of South Korea is", "What is Korea's capital?", 0),
         ("The mayor of New York is", "Who is the mayor of York?", 0),
         ("The price of Windows 10 is", "What does 10 mean?", 0),
+        ("The author of It is", "It was a long way", 0),
+        ("Barack Obama was born in", "Quarterback Barack Obama was born in", 0.8),
+        ("Barack Obama was born in", "North Barack Obama was born in", 0),
+        ("The printing press was invented by", "Who came up with the printing press?", 1),
+        ("What is the 1st book of Homer?", "Which book of Homer is first?", 1),
         ("King Charles was born in", "Where was Charles born?", 1),
         ("The capital of Turkey is", "How long do I roast a turkey?", 0),
         ("The author of \u201cBrave New World\u201d is", "Who wrote Brave New World?", 1),

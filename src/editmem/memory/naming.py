@@ -113,11 +113,15 @@ def _common(word: Said) -> bool:
 
 def partial_of(words: Sequence[Said]) -> list[Said]:
     """The part of a name that may stand for the whole: the last word of what is written as a person's is; or none."""
+    return [words[-1]] if personal(words) else []
+
+
+def personal(words: Sequence[Said]) -> bool:
+    """Whether a name is written as a person's is: two or three words with capitals, none that places begin with."""
     if not 2 <= len(words) <= 3 or words[0].among("place", "head") or words[-1].among("kind", "function", "starter"):
-        return []
+        return False
     plain = all(w.kind & Has.UPPER and not w.kind & Has.DIGIT and w.kind & 7 == Is.LETTERS for w in words)
-    apart = all(w.kind & Has.SPACE and not w.kind & (Has.DASH | Has.APOSTROPHE) for w in words[1:])
-    return [words[-1]] if plain and apart else []
+    return plain and all(w.kind & Has.SPACE and not w.kind & (Has.DASH | Has.APOSTROPHE) for w in words[1:])
 
 
 def names_in(words: Sequence[Said]) -> list[tuple[int, int]]:
@@ -131,10 +135,10 @@ def names_in(words: Sequence[Said]) -> list[tuple[int, int]]:
 
 
 def _quoted(words: Sequence[Said]) -> list[tuple[int, int]]:
-    """Titles in quotation marks of at most eight words that begin as titles do."""
+    """Titles in quotation marks of at most sixteen words that begin as titles do."""
     marks = [i for i, word in enumerate(words) if word.kind & Has.QUOTE]
     spans = zip(marks[::2], [*marks[1::2], len(words)], strict=False)
-    return [span for span in spans if 0 < span[1] - span[0] <= 8 and words[span[0]].named]
+    return [span for span in spans if 0 < span[1] - span[0] <= 16 and words[span[0]].named]
 
 
 def _runs(words: Sequence[Said]) -> list[tuple[int, int]]:
@@ -180,13 +184,13 @@ def _in_titles(words: Sequence[Said]) -> bool:
 def _in_name(words: Sequence[Said], i: int, shouted: bool) -> bool:
     word = words[i]
     if word.sign or word.kind & Has.DIGIT:
-        return True
+        return not (word.kind & Has.INITIAL and word.kind & Has.LOWER and not word.kind & Has.UPPER)  # "1st", "90s"
     if not word.kind & Has.UPPER or (shouted and _common(word)):
         return False
     if shouted or not (word.kind & Has.LOWER or word.among("single")):
         return True
     after = words[i + 1] if i + 1 < len(words) and words[i + 1].goes_on else word
-    if not word.opens:
+    if not (word.opens or word.kind & Has.QUOTE):
         return not word.among("single") or bool(after is not word and after.kind & Has.UPPER)
     if _common(word) and not (word.among("given", "place") and after is not word and after.kind & Has.UPPER):
         return after is not word and bool(after.kind & Has.DIGIT) and not word.among("function")
@@ -194,11 +198,14 @@ def _in_name(words: Sequence[Said], i: int, shouted: bool) -> bool:
 
 
 def _opening(words: Sequence[Said]) -> list[tuple[int, int]]:
-    """The word that a sentence begins with, a verb behind it, where the sentence has no other name: "Queen was"."""
-    last = max((i for i, word in enumerate(words) if word.opens), default=0)
-    verb = len(words) > last + 1 and words[last + 1].goes_on and words[last + 1].among("verb")
-    alone = verb and bool(words[last].kind & Has.UPPER) and not words[last].among("single", "article")
-    return [(last, last + 1)] if alone else []
+    """What a sentence begins with, a verb behind it, where it has no other name: "Queen was", "The telephone is"."""
+    start = max((i for i, word in enumerate(words) if word.opens), default=0)
+    start += int(start < len(words) and words[start].among("article"))
+    end = start
+    while end < len(words) and not words[end].among("function") and (end == start or words[end].goes_on):
+        end += 1
+    verb = start < end <= start + 4 and end < len(words) and words[end].goes_on and words[end].among("verb")
+    return [(start, end)] if verb else []
 
 
 def _trimmed(words: Sequence[Said], start: int, end: int) -> tuple[int, int] | None:

@@ -16,9 +16,12 @@ from editmem.stream import Spoken, Stream
 LENGTHS = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 24, 32)
 """Words of a phrase that are looked up; of one of another length its last ones are, and the rest compared."""
 NEVER = (1 << 63) - 1
-NAMED, CAPITAL, COMMON, CAPITALS, PART = 1, 2, 4, 8, 16
-"""What is kept of a phrase: written as a name; with a capital; of common words only; in capitals; part of a name."""
+NAMED, CAPITAL, COMMON, CAPITALS, PART, PERSONAL, SMALL_WORDS = 1, 2, 4, 8, 16, 32, 64
+"""What is kept of a phrase: written as a name; with a capital; of common words only, those in capitals; only part of
+a name; written as a person's is; of function words only."""
 PART_WEIGHT = 0.7
+AFTER_WEIGHT = 0.8
+"""Of a person's whole name that a further word with a capital stands in front of: a title, or a stray word."""
 LOWER_WEIGHT = 0.95
 SOME = 0.5
 """Factor on the score of an edit with several names of which some are missing."""
@@ -92,12 +95,14 @@ class Edges:
     Attributes:
         open: bool, whether a name can begin with the piece: what stands before is no part of it.
         part_open: bool, the same where the name is only part of one.
+        after: bool, whether only a word with a capital is in the way, as titles and ends of headings are.
         goes_on: int64, the column in which the piece's word goes on; S for none.
         cut: int64, the column in which a name that ends with the piece becomes another; S for none.
     """
 
     open: Tensor
     part_open: Tensor
+    after: Tensor
     goes_on: Tensor
     cut: Tensor
 
@@ -246,7 +251,6 @@ class Subjects(nn.Module):
         cut = torch.where(named, edges.cut.gather(1, piece), edges.goes_on.gather(1, piece))
         began = spoken.start.gather(1, start)
         found &= same & (weight > 0) & (cut > end) & (began >= since)
-        found &= ~named | edges.open.gather(1, start)
         cut = _shadowed(found, start, piece, end, cut)
         found &= cut > end
         edit = self.edits.data[torch.where(found, row, 0)].long()
@@ -265,7 +269,7 @@ class Subjects(nn.Module):
         there = (self.sorted_keys[at] == key) & (key >= 0) & (spoken.start.gather(1, start) >= since)
         plain, named = (edges.goes_on.gather(1, piece), edges.cut.gather(1, piece))
         until = torch.full_like(end, tokens - 1) if mode is Mode.BOUNDARY else end
-        open_ = edges.open.gather(1, start)
+        open_ = (edges.open | edges.after).gather(1, start)
         run = self.runs[at] * torch.stack([there & (plain > until), there & open_ & (named > until)], -1)
         counts = run.flatten(1).flip(1)
         total = counts.cumsum(1)
@@ -295,10 +299,14 @@ class Subjects(nn.Module):
         article = at(spoken.among("indefinite"), last.clamp(min=0)) & (last >= 0)
         word_start = at(spoken.first, at(spoken.word).clamp(min=0)).clamp(max=spoken.real.shape[1] - 1)
         common = ~(flags & COMMON > 0) | (upper & (lower == ~(flags & CAPITALS > 0)))
-        small |= (flags & (COMMON | CAPITALS) == COMMON) & at(spoken.opens, word_start)
+        first = at(spoken.opens, word_start)
+        common &= ~(first & (flags & (SMALL_WORDS | CAPITALS) == SMALL_WORDS))
+        small |= first & (flags & (COMMON | CAPITALS) == COMMON)
         low, high = self.claimed[:, at(spoken.hashes[0]) % self.claimed.shape[1]]
         part = ~(flags & PART > 0) | (upper & lower & at(edges.part_open, start) & (low == high) & (low == subject))
         weight = torch.where(flags & PART > 0, PART_WEIGHT, 1.0) * torch.where(small, LOWER_WEIGHT, 1.0)
+        after = torch.where(at(edges.after, start) & (flags & PERSONAL > 0), AFTER_WEIGHT, 0.0)
+        weight = weight * torch.where(at(edges.open, start) | ~(flags & NAMED > 0), 1.0, after)
         return torch.where(common & part & ~(small & article), weight, 0)
 
     # Keeping
@@ -319,7 +327,9 @@ def _flags(phrase: Sequence[Said]) -> int:
     named = any(word.named or word.kind & 7 == Is.CHARACTER for word in phrase)
     common = capital and all(word.among("function", "starter") for word in phrase)
     capitals = common and not any(word.kind & Has.LOWER for word in phrase)
-    return NAMED * named | CAPITAL * capital | COMMON * common | CAPITALS * capitals
+    written = NAMED * named | CAPITAL * capital | COMMON * common | CAPITALS * capitals
+    functions = capital and all(word.among("function") for word in phrase)
+    return written | PERSONAL * naming.personal(phrase) | SMALL_WORDS * functions
 
 
 def _in_order(words: Sequence[Said], names: Sequence[Sequence[Sequence[Said]]]) -> bool:
@@ -403,4 +413,6 @@ def edges_of(spoken: Spoken, count: int) -> Edges:
     over = joined & earlier(joined) & before(link & ~spoken.among("article")) & further
     over |= glued & earlier(glued) & before(decoration) & (two_before(cls) == Is.LETTERS)
     part_open = ~(name & ~(starter & ~before(spoken.among("given"))) | script | over)
-    return Edges(~(name & ~starter | script | over), part_open, goes_on, cut)
+    blocked = script | over
+    after = name & ~starter & ~blocked & ~before(number) & ~before(spoken.among("place", "head"))
+    return Edges(~(name & ~starter | blocked), part_open, after, goes_on, cut)
