@@ -14,6 +14,7 @@ from editmem.memory.base import Calibration, Prompts, Seen
 from editmem.picture import Picture
 from editmem.progress import Progress, preparing
 from editmem.prompts import alike_prompts, neutral_prompts
+from editmem.stream import Stream
 from editmem.tiny.emblems import View, picture, unused
 from editmem.words import Words
 
@@ -29,13 +30,20 @@ SUBJECT = "the one in the picture"
 """In place of the name, where built-in questions are about a picture."""
 
 
-def calibration(encode: Encoder, read: Read, words: Words, pictured: bool, progress: Progress = None) -> Calibration:
+def calibration(
+    encode: Encoder,
+    read: Read,
+    words: Words,
+    stream: Callable[[], Stream],
+    pictured: bool,
+    progress: Progress = None,
+) -> Calibration:
     """Built-in prompts and, where there are edits of pictures, built-in pictures, if there is a processor.
 
     Args:
         encode: of the host.
         read: what the site sees of a few prompts.
-        words: of the tokenizer.
+        words, stream: of the tokenizer.
         pictured: whether the memory's edits may have pictures.
         progress: as `Editor.edit` takes it.
     """
@@ -48,7 +56,7 @@ def calibration(encode: Encoder, read: Read, words: Words, pictured: bool, progr
         prompts = iter([_read(encode, read, group, advance) for group in groups])
     seen_neutral, seen_alike = ([next(prompts) for _ in part] for part in (neutral, alike))
     seen = Seen(next(prompts), PICTURES, list(prompts), ASKED) if sights else None
-    return Calibration(seen_neutral, seen_alike, len(names), words, seen)
+    return Calibration(seen_neutral, seen_alike, len(names), words, stream, seen)
 
 
 def _renderings(encode: Encoder, prompts: Sequence[str], pictures: Sequence[Picture] | None = None) -> list[Group]:

@@ -15,6 +15,8 @@ from editmem.picture import Picture
 
 Prompt = str | Sequence[Mapping[str, str]]
 MODALITIES = ("text", "visual")
+LISTS = ("tags", "aliases", "phrasings", "unlike")
+"""Fields of an edit that hold several texts, in tables between semicolons."""
 _UNWRITABLE = re.compile("[\\ud800-\\udfff\\0]")
 
 
@@ -28,7 +30,10 @@ class Edit:
         target: the answer. A space is put between a raw prompt and its answer where the text would have one; white
             space that the target begins with is taken as it is.
         id: how to call the edit later; made from prompt and target where not given.
-        subject: whom or what the prompt is about, for routers that use it.
+        subject: whom or what the prompt is about, for routers that use it; found in the prompt where not given.
+        aliases: other names of the subject.
+        phrasings: other ways to ask the same, for routers that use them; nothing is learned on them.
+        unlike: questions that the edit is not for, though they may sound like it.
         image: the picture that a visual edit is about: a PIL image, a uint8 array `[H, W, 3]`, or a path.
         modality: "text", or "visual" where there is a picture.
         source: where the correction comes from; kept, not interpreted.
@@ -44,6 +49,9 @@ class Edit:
     _: dataclasses.KW_ONLY
     id: str | None = None
     subject: str | None = None
+    aliases: tuple[str, ...] = ()
+    phrasings: tuple[str, ...] = ()
+    unlike: tuple[str, ...] = ()
     image: Any = None  # a Picture, once made
     modality: str = "text"
     source: str | None = None
@@ -56,7 +64,8 @@ class Edit:
             raise InvalidEditError(f"target must be text that is not empty, got {self.target!r}")
         if self.modality not in MODALITIES:
             raise InvalidEditError(f"modality must be one of {MODALITIES}, got {self.modality!r}")
-        self._check_tags()
+        for name in LISTS:
+            self._check_texts(name)
         for name in ("id", "subject", "source"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, str) or not value.strip()):
@@ -72,18 +81,22 @@ class Edit:
         if self.id is None:
             object.__setattr__(self, "id", _make_id(self.prompt_key, self.prompt, self.target))
 
-    def _check_tags(self) -> None:
-        given: Any = () if self.tags is None else self.tags
-        tags = tuple(given) if isinstance(given, Iterable) and not isinstance(given, (str, Mapping)) else (None,)
-        if not all(isinstance(tag, str) for tag in tags):
-            raise InvalidEditError(f"tags must be a sequence of strings, got {self.tags!r}")
-        object.__setattr__(self, "tags", tags)
+    def _check_texts(self, name: str) -> None:
+        given: Any = getattr(self, name)
+        given = () if given is None else given
+        texts = tuple(given) if isinstance(given, Iterable) and not isinstance(given, (str, Mapping)) else (None,)
+        if not all(isinstance(text, str) for text in texts):
+            raise InvalidEditError(f"{name} must be a sequence of strings, got {getattr(self, name)!r}")
+        if name != "tags" and not all(text.strip() for text in texts):
+            raise InvalidEditError(f"{name} must hold no empty text, got {getattr(self, name)!r}")
+        object.__setattr__(self, name, texts)
 
     def _check_writable(self) -> None:
         """Refuse what no tokenizer and no file can take."""
         said = [self.prompt] if isinstance(self.prompt, str) else [m[name] for m in self.prompt for name in m]
         given = {name: [getattr(self, name)] for name in ("target", "id", "subject", "source")}
-        for name, values in {"prompt": said, **given, "tags": list(self.tags)}.items():
+        lists = {name: list(getattr(self, name)) for name in LISTS}
+        for name, values in {"prompt": said, **given, **lists}.items():
             for value in values:
                 if isinstance(value, str) and (found := _UNWRITABLE.search(value)):
                     raise InvalidEditError(
@@ -108,7 +121,7 @@ class Edit:
     def to_dict(self) -> dict[str, Any]:
         """The fields that are set, as JSON can hold them."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        fields["tags"] = list(self.tags)
+        fields |= {name: list(getattr(self, name)) for name in LISTS}
         fields["image"] = None if self.image is None else self.image.to_dict()
         if not isinstance(self.prompt, str):
             fields["prompt"] = [dict(message) for message in self.prompt]
@@ -164,6 +177,7 @@ class EncodedEdit:
         prompt: ids of the prompt, special tokens included.
         target: ids of the answer, as the model is to generate them.
         subject: ids of the subject's name inside a text; None where it was not given.
+        aliases, phrasings, unlike: ids of those texts, special tokens left out.
         contexts: further prompts, with other text in front, from which the answer must follow too.
         vision: what the host takes beside the prompt's ids to see the edit's picture, for a batch of one.
     """
@@ -174,6 +188,9 @@ class EncodedEdit:
     subject: tuple[int, ...] | None = None
     contexts: tuple[tuple[int, ...], ...] = field(default=())
     vision: Mapping[str, Any] = field(default_factory=dict)
+    aliases: tuple[tuple[int, ...], ...] = ()
+    phrasings: tuple[tuple[int, ...], ...] = ()
+    unlike: tuple[tuple[int, ...], ...] = ()
 
 
 def check_prompt(prompt: Any) -> None:
@@ -246,8 +263,8 @@ def read_file(path: Path) -> list[Edit]:
     """The edits in a file: a .json list of objects, .jsonl lines, or a table (.csv, .tsv or .txt) whose first line
     names its columns.
 
-    Paths of pictures are relative to the file. In a table, `tags` are separated by semicolons, and `join` stands in
-    quotation marks.
+    Paths of pictures are relative to the file. In a table, texts of which there may be several (`tags`, `aliases`,
+    `phrasings`, `unlike`) are separated by semicolons, and `join` stands in quotation marks.
 
     Raises:
         InvalidEditError: naming file and line of the first record that is wrong.
@@ -262,8 +279,9 @@ def _record(record: Any, folder: Path, flat: bool) -> Any:
         return record
     if isinstance(image := record.get("image"), str):
         record = {**record, "image": folder / image}
-    if flat and "tags" in record:
-        record = {**record, "tags": [tag.strip() for tag in record["tags"].split(";") if tag.strip()]}
+    for name in LISTS if flat else ():
+        if name in record:
+            record = {**record, name: [text.strip() for text in record[name].split(";") if text.strip()]}
     if flat and "join" in record:
         record = {**record, "join": re.sub(r'^\s*"(.*)"\s*$', r"\1", record["join"], flags=re.DOTALL)}
     return record

@@ -131,10 +131,13 @@ class Encoder:
         prefixes = prefixes if edit.image is None else ()
         contexts = [self.prompt(f"{prefix} {edit.prompt}") for prefix in prefixes if isinstance(edit.prompt, str)]
         fitting = [c for c in contexts if self.max_length is None or len(c) + len(target) <= self.max_length]
-        subject = None
-        if edit.subject is not None:
-            subject = tuple(self.tokenizer(f" {edit.subject}", add_special_tokens=False)["input_ids"])
-        return EncodedEdit(edit, tuple(prompt), tuple(target), subject, tuple(map(tuple, fitting)), vision)
+        subject = None if edit.subject is None else self._inside(edit.subject)
+        said = {name: tuple(map(self._inside, getattr(edit, name))) for name in ("aliases", "phrasings", "unlike")}
+        return EncodedEdit(edit, tuple(prompt), tuple(target), subject, tuple(map(tuple, fitting)), vision, **said)
+
+    def _inside(self, text: str) -> tuple[int, ...]:
+        """Ids of a text as it stands within another."""
+        return tuple(self.tokenizer(f" {text}", add_special_tokens=False)["input_ids"])
 
     def renderings(self, edit: Edit, prefixes: Sequence[str] = ()) -> list[EncodedEdit]:
         """The edit as `edit` encodes it; then, where that is another text, without the white space that its prompt ends

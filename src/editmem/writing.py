@@ -16,12 +16,13 @@ from editmem.evidence import Evidence
 from editmem.fit import Batch, Outcome, Runner, batch_of, collate, vision_of, write
 from editmem.gate import Gate
 from editmem.host import Host, SiteInfo
-from editmem.memory.base import Draft, Kept, Match, Memory, Prompts
+from editmem.memory.base import Calibration, Draft, Kept, Match, Memory, Prompts
 from editmem.memory.memeic import MemeicMemory, MemeicSpec
 from editmem.memory.snapshots import Restore, attributes
 from editmem.modes import lasting
 from editmem.progress import Progress
 from editmem.reading import Reader
+from editmem.stream import Stream
 from editmem.words import Words
 
 PREFIXES = ("I", "You", "Because", "Yes", "Q: ")
@@ -94,8 +95,11 @@ class Writer:
         if self._words is None or self._words[0] != sizes:
             self._words = sizes, Words.of_tokenizer(tokenizer, self.host.vocabulary).to(self.host.device)
             if self.memory.calibrated:
-                self.memory.hear(self._words[1])
+                self.memory.hear(self._words[1], self._stream)
         return self._words[1]
+
+    def _stream(self) -> Stream:
+        return Stream.of_tokenizer(self.encode.tokenizer, self.host.vocabulary).to(self.host.device)
 
     @functools.cached_property
     def _endings(self) -> Endings:
@@ -155,8 +159,12 @@ class Writer:
     def calibrate(self, progress: Progress = None) -> None:
         if not self.memory.calibrated:
             pictured = self.memory.reads and self.host.image_token is not None
+            heard = self._vocabulary(), self._stream
+            if not self.memory.reads_examples:
+                self.memory.calibrate(Calibration([], [], 0, *heard))
+                return
             with self.host.frozen():
-                self.memory.calibrate(calibration(self.encode, self.read, self._vocabulary(), pictured, progress))
+                self.memory.calibrate(calibration(self.encode, self.read, *heard, pictured, progress))
 
     def read(self, prompts: Sequence[Sequence[int]], vision: Sequence[Mapping[str, Any]] = ()) -> Prompts:
         """What the memory's site sees of prompts, as token ids, with what the host takes to see their pictures."""

@@ -20,6 +20,7 @@ from editmem.errors import SpecError
 from editmem.host import Host, SiteInfo
 from editmem.memory.snapshots import Restore, snapshot
 from editmem.memory.targets import Targets
+from editmem.stream import Stream
 from editmem.words import Words
 
 DECISIONS = ("edit", "ended", "acting", "visual", "textual")
@@ -124,6 +125,7 @@ class Calibration:
         alike: prompts that put the same questions to several names, all of the first name's first; rendered likewise.
         names: how many names.
         words: the words of the tokenizer.
+        stream: makes the stream of its words, for whom needs that.
         seen: for memories that see: built-in pictures; None where there is no processor.
     """
 
@@ -131,6 +133,7 @@ class Calibration:
     alike: Sequence[Prompts]
     names: int
     words: Words
+    stream: Callable[[], Stream]
     seen: Seen | None = None
 
 
@@ -260,7 +263,12 @@ class Memory(nn.Module, ABC):
     def calibrate(self, neutral: Calibration) -> None:
         """Fix, before the first edit, what depends on the host, its tokenizer, and prompts that are not edits."""
 
-    def hear(self, words: Words) -> None:
+    @property
+    def reads_examples(self) -> bool:
+        """Whether calibrating it takes built-in prompts that the host has read."""
+        return True
+
+    def hear(self, words: Words, stream: Callable[[], Stream]) -> None:
         """Go by these words of the tokenizer from now on: tokens were added to it."""
 
     @property

@@ -1,7 +1,7 @@
 """MemEIC (arXiv 2510.25798): edits of pictures and of facts, found outside of the model and learned inside of it."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -35,6 +35,7 @@ from editmem.memory.parts import NoDraft, Part
 from editmem.memory.pictures import PictureIndex, with_originals
 from editmem.memory.targets import Targets, rows_but
 from editmem.sentences import SentenceEncoder
+from editmem.stream import Stream
 from editmem.words import Words
 
 PARTS = {
@@ -237,8 +238,8 @@ class MemeicMemory(Memory):
         self.external.calibrate(neutral)
         self.calibrated = True
 
-    def hear(self, words: Words) -> None:
-        self.external.router.hear(words)
+    def hear(self, words: Words, stream: Callable[[], Stream]) -> None:
+        self.external.router.hear(words, stream)
 
     def hosted(self) -> Sequence[Tensor]:
         return [] if self.adapters is None else self.adapters.hosted()

@@ -1,6 +1,6 @@
 """The default router: what is asked, by the state at the prompt's end; about whom, by the words."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from editmem.memory.base import Calibration, Kept, Match, Prompts
 from editmem.memory.distinct import Distinct
 from editmem.memory.router import Router, at_prompt_ends, prompt_ends
 from editmem.memory.rows import Rows
+from editmem.stream import Stream
 from editmem.words import BUCKETS, Words, heard
 
 
@@ -76,7 +77,7 @@ class NameRouter(Router):
     # Calibrating
 
     def calibrate(self, host: Calibration) -> None:
-        self.hear(host.words)
+        self.hear(host.words, host.stream)
         self.neutral = self._neutral_words(host.neutral[0])
         cohorts, calibrated = [], []
         for chat, questions in enumerate(self._spaces):
@@ -92,7 +93,7 @@ class NameRouter(Router):
         given = self.fixed_threshold
         self.threshold = strictest if given is None else torch.full_like(strictest, given)
 
-    def hear(self, words: Words) -> None:
+    def hear(self, words: Words, stream: Callable[[], Stream]) -> None:
         self.words = words.to(self.threshold.device)
 
     def _neutral_words(self, neutral: Prompts) -> Tensor:

@@ -1,6 +1,6 @@
 """MEMOIR's residual memory (arXiv 2506.07899): what edits add to the output of one feed-forward block."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -25,14 +25,16 @@ from editmem.memory.base import (
     check_tensors,
 )
 from editmem.memory.names import NameRouter
+from editmem.memory.question_router import QuestionRouter
 from editmem.memory.router import Router, prompt_ends
 from editmem.memory.storage import FactoredStorage, SharedStorage, Storage
 from editmem.memory.targets import Targets, rows_but
 from editmem.memory.tophash import POOLINGS, TopHashRouter
+from editmem.stream import Stream
 from editmem.words import Words
 
 STORAGES = ("factored", "shared")
-ROUTERS = ("names", "tophash")
+ROUTERS = ("names", "questions", "tophash")
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,8 @@ class MemoirSpec(Spec):
         router: Router
         if self.router == "names":
             router = NameRouter(site.block_path, site.out_features, self.threshold, self.false_match_rate)
+        elif self.router == "questions":
+            router = QuestionRouter(self.threshold, self.false_match_rate)
         else:
             router = TopHashRouter(site.in_features, k, self.pooling, self.threshold, self.false_match_rate, self.seed)
         storage: Storage
@@ -133,8 +137,12 @@ class ResidualMemory(ActingMemory):
         self.router.calibrate(neutral)
         self.calibrated = True
 
-    def hear(self, words: Words) -> None:
-        self.router.hear(words)
+    @property
+    def reads_examples(self) -> bool:
+        return self.router.reads_examples
+
+    def hear(self, words: Words, stream: Callable[[], Stream]) -> None:
+        self.router.hear(words, stream)
 
     def forward(self, x: Tensor, out: Tensor, call: Call) -> Tensor:
         if not len(self):

@@ -1,13 +1,14 @@
 """Routers: which edit, if any, a prompt asks for. The replaceable part of the retrieval memories."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor, nn
 
 from editmem.call import Call, Mode
 from editmem.edit import EncodedEdit
 from editmem.memory.base import Calibration, Kept, Match, Prompts
+from editmem.stream import Stream
 from editmem.words import Words
 
 
@@ -26,7 +27,12 @@ class Router(nn.Module, ABC):
     def calibrate(self, host: Calibration) -> None:
         """Fix background and threshold from prompts that are not edits."""
 
-    def hear(self, words: Words) -> None:
+    @property
+    def reads_examples(self) -> bool:
+        """As of `Memory`."""
+        return True
+
+    def hear(self, words: Words, stream: Callable[[], Stream]) -> None:
         """As `Memory.hear`."""
 
     @abstractmethod

@@ -1,0 +1,314 @@
+"""The router on questions: whom a prompt is about, by names; what it asks of them, by a question encoder."""
+
+import copy
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from editmem.call import Call, Mode
+from editmem.edit import EncodedEdit
+from editmem.memory.base import Calibration, Kept, Match, Prompts
+from editmem.memory.router import Router
+from editmem.memory.rows import Rows
+from editmem.memory.subjects import Found, Subjects
+from editmem.questions import OUTPUT, PLACE, QuestionEncoder, question_encoder
+from editmem.spelling import Is
+from editmem.stream import Spoken, Stream
+from editmem.words import Words
+
+MOST = 8
+"""Questions of one edit that are compared: its own, other ways to ask it, and questions that it is not for."""
+SHORT = 4
+"""Words that a sentence has at least to stand for itself."""
+PART = 0.5
+"""The share of who from which an edit is considered."""
+
+
+@functools.cache
+def encoder_on(device: torch.device) -> QuestionEncoder:
+    """The encoder that comes with the package, on a device."""
+    return question_encoder() if device.type == "cpu" else copy.deepcopy(question_encoder()).to(device)
+
+
+@dataclass
+class Asked:
+    """What texts ask of the subjects of some edits.
+
+    Attributes:
+        found: the names in the texts.
+        text: int64 `[C]`, which text; place: int64 `[C]`, which of its names.
+        row: int64 `[C]`, the edit.
+        vectors: float32 `[C, P, 192]`, what the sentence with the name asks, up to each piece.
+        spoken: the pieces.
+    """
+
+    found: Found
+    text: Tensor
+    place: Tensor
+    row: Tensor
+    vectors: Tensor
+    spoken: Spoken
+
+
+class QuestionRouter(Router):
+    """Score: how alike two questions are with their subjects taken out, if the query names the edit's subject.
+
+    Who is a matter of words (`Subjects`), what of a question encoder (`QuestionEncoder`); the host's states are not
+    looked at. An edit's own prompt is one question; `Edit.phrasings` are others. A query that is nearer to one of
+    `Edit.unlike` than to these does not match.
+
+    Args:
+        threshold: the similarity from which an edit acts; None to set one for each edit, see `_threshold`.
+        false_match_rate: share of built-in other questions that may match, for that.
+    """
+
+    keys = ("chats", "thresholds", "starts", "counts")
+
+    def __init__(self, threshold: float | None, false_match_rate: float) -> None:
+        super().__init__()
+        self.fixed_threshold, self.false_match_rate = threshold, false_match_rate
+        self.words = Words()
+        self.subjects = Subjects(Stream())
+        self.chats = Rows((), torch.bool)
+        self.thresholds = Rows((), torch.float32)
+        self.starts = Rows((), torch.int64)
+        self.counts = Rows((), torch.int64)
+        self.questions = Rows((OUTPUT,), torch.float16)
+        self.other = Rows((), torch.bool)  # of a question that the edit is not for
+
+    @property
+    def reads_examples(self) -> bool:
+        return False
+
+    def calibrate(self, host: Calibration) -> None:
+        self.hear(host.words, host.stream)
+
+    def hear(self, words: Words, stream: Callable[[], Stream]) -> None:
+        self.words = words.to(self.thresholds.data.device)
+        self.subjects.stream = stream().to(self.thresholds.data.device)
+
+    # Writing
+
+    def append(self, prompts: Prompts, edits: Sequence[EncodedEdit]) -> list[Kept]:
+        first, count = len(self.chats), len(edits)
+        text, since, chat = self._texts(prompts.call)
+        texts = [text[b, int(since[b]) :].tolist() for b in range(count)]
+        self.subjects.append(texts, [e.subject for e in edits], [e.aliases for e in edits], self._choose)
+        for number, edit in enumerate(edits):
+            row, asks = first + number, [texts[number], *edit.phrasings, *edit.unlike]
+            vectors = self._vectors(asks, row)
+            other = torch.arange(len(asks)) > len(edit.phrasings)
+            self.starts.append(torch.tensor([len(self.questions)]))
+            self.counts.append(torch.tensor([len(asks)]))
+            self.questions.append(vectors)
+            self.other.append(other)
+            self.thresholds.append(self._threshold(vectors[~other])[None])
+        self.chats.append(chat[:count])
+        alike = self.alike(prompts, range(first, first + count))
+        return [Kept(matches) for matches in alike]
+
+    def _choose(self, number: int, spans: Sequence[tuple[int, int]]) -> int | None:
+        return None
+
+    def _threshold(self, vectors: Tensor) -> Tensor:
+        if self.fixed_threshold is not None:
+            return torch.tensor(self.fixed_threshold)
+        return threshold_of(vectors, encoder_on(vectors.device).background, self.false_match_rate)
+
+    def _vectors(self, texts: Sequence[Sequence[int]], row: int) -> Tensor:
+        """What texts ask of the edit's subject, float32 `[n, 192]`."""
+        width = max(map(len, texts))
+        tokens = torch.full((len(texts), width), -1, device=self.thresholds.data.device)
+        for i, text in enumerate(texts):
+            tokens[i, width - len(text) :] = torch.as_tensor(list(text))
+        asked = self._ask(tokens, torch.zeros((len(texts), 1), dtype=torch.long, device=tokens.device), Mode.BOUNDARY)
+        vectors = torch.zeros((len(texts), OUTPUT), device=tokens.device)
+        own = asked.row == row
+        vectors[asked.text[own]] = asked.vectors[own, -1]
+        return vectors
+
+    def keep(self, rows: Tensor) -> None:
+        starts, counts = self.starts.used[rows], self.counts.used[rows]
+        new = counts.cumsum(0) - counts
+        places = torch.repeat_interleave(starts - new, counts) + torch.arange(int(counts.sum()), device=rows.device)
+        self.questions.keep(places)
+        self.other.keep(places)
+        self.starts.replace(new)
+        for table in (self.counts, self.chats, self.thresholds):
+            table.keep(rows)
+        self.subjects.keep(rows)
+
+    # Reading
+
+    def _texts(self, call: Call) -> tuple[Tensor, Tensor, Tensor]:
+        """Texts `[B, S]`, where their last turns begin `[B]`, and which are turns of chats `[B]`."""
+        text, _ = call.text()
+        since = self.words.turn_starts(text)[:, -1]
+        return text, since, since > 0
+
+    def _ask(self, text: Tensor, since: Tensor, mode: Mode) -> Asked:
+        spoken = self.subjects.stream.read(text)
+        found = self.subjects.find(text, since, mode)
+        first = found.place == torch.arange(found.place.shape[1], device=text.device)
+        candidate = (found.row >= 0) & first
+        if text.device.type == "cpu":
+            b, k = candidate.nonzero(as_tuple=True)
+        else:  # all of them, so that nothing has to be waited for
+            b, k = (index.flatten() for index in torch.meshgrid(*map(torch.arange, candidate.shape), indexing="ij"))
+            b, k = b.to(text.device), k.to(text.device)
+        span = (found.place[b] == k[:, None]) & (found.row[b] >= 0)
+        start = torch.where(span, found.start[b], 1 << 40)
+        end = torch.where(span, found.end[b], -1)
+        column = spoken.column[b][:, None]
+        inside = ((column >= start[..., None]) & (column <= end[..., None])).any(1) & spoken.real[b]
+        ids = self._ids(spoken)[b]
+        last = inside & ~torch.nn.functional.pad(inside[:, 1:], (0, 1))
+        ids = torch.where(inside, torch.where(last, PLACE, 0), ids)
+        sentence, begun = (part[b] for part in sentences(spoken))
+        own = torch.where(inside, sentence, -1).amax(1, keepdim=True)
+        heard = (sentence == own) | ((sentence == own + 1) & begun)
+        ids = torch.where(heard & (column[:, 0] >= since[b]), ids, 0)
+        return Asked(found, b, k, found.row[b, k], encoder_on(ids.device)(ids), spoken)
+
+    def _ids(self, spoken: Spoken) -> Tensor:
+        """The vocabulary ids of words at their last pieces, int64 `[B, P]`, 0 elsewhere."""
+        kind = spoken.kind & 7
+        word = spoken.real & ((kind == Is.LETTERS) | (kind == Is.CHARACTER))
+        latest = torch.where(spoken.real, torch.arange(word.shape[1], device=word.device), word.shape[1])
+        following = torch.nn.functional.pad(latest.flip(1).cummin(1).values.flip(1)[:, 1:], (0, 1), value=word.shape[1])
+        begins = torch.nn.functional.pad(spoken.begins, (0, 1), value=True).gather(1, following)
+        return encoder_on(word.device).ids(torch.where(word & begins, spoken.hashes[0], -1))
+
+    def _similarity(self, asked: Asked, vectors: Tensor) -> Tensor:
+        """Of `vectors` `[C, Q, 192]` to the edits' questions, `[C, Q]`; -1 where one that it is not for is nearer."""
+        row = asked.row.clamp(min=0)
+        number = torch.arange(MOST, device=row.device)
+        there = number < self.counts.data[row][:, None]
+        index = torch.where(there, self.starts.data[row][:, None] + number, 0)
+        scores = vectors @ self.questions.data[index].float().transpose(1, 2)
+        other = self.other.data[index]
+        own = torch.where((there & ~other)[:, None], scores, -1).amax(-1)
+        against = torch.where((there & other)[:, None], scores, -1).amax(-1)
+        return torch.where(against < own, own, -1)
+
+    def decide(self, x: Tensor, call: Call, carry: dict[str, Tensor]) -> Tensor:
+        text, first = call.text()
+        starts = self.words.turn_starts(text)
+        if call.mode is Mode.BOUNDARY:
+            return self._decide_at_end(text, starts[:, -1:], call)
+        return self._decide_everywhere(text, starts, first)
+
+    def _decide_at_end(self, text: Tensor, since: Tensor, call: Call) -> Tensor:
+        scores, rows, _ = self._scores_at_end(text, since)
+        ends = ((call.step == 0) & call.real).any(1)
+        return torch.where(ends, _best(scores, rows), -1)
+
+    def _scores_at_end(self, text: Tensor, since: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+        """How far over its threshold each named edit is, float32 `[B, K]`, its row, and (who, what)."""
+        asked = self._ask(text, since, Mode.BOUNDARY)
+        found, what = asked.found, torch.full(asked.found.row.shape, -2.0, device=text.device)
+        said = asked.vectors[:, -1:]
+        what[asked.text, asked.place] = self._similarity(asked, said)[:, 0]
+        column = sentence_starts(asked.spoken)[:, -1:]
+        until = torch.full_like(since, text.shape[1] - 1)
+        who = found.who(torch.maximum(since, column), until)[:, 0]
+        row = found.row.clamp(min=0)
+        kind = self.chats.data[row] == (since > 0)
+        over = what - (1 - who) * PART - self.thresholds.data[row]
+        scores = torch.where((found.row >= 0) & kind & (who >= PART), over, -torch.inf)
+        return scores, found.row, (who, what)
+
+    def _decide_everywhere(self, text: Tensor, starts: Tensor, first: int) -> Tensor:
+        asked = self._ask(text, torch.zeros_like(starts[:, :1]), Mode.SCAN)
+        spoken, found, count = asked.spoken, asked.found, text.shape[1]
+        position = torch.arange(spoken.real.shape[1], device=text.device).expand_as(spoken.column)
+        latest = torch.zeros((text.shape[0], count + 1), dtype=torch.long, device=text.device)
+        latest = latest.scatter_reduce(1, spoken.column.clamp(max=count), position, "amax")[:, :count].cummax(1).values
+        at = latest[asked.text]
+        said = asked.vectors.gather(1, at[..., None].expand(-1, -1, OUTPUT))
+        what = torch.full((text.shape[0], count, found.row.shape[1]), -2.0, device=text.device)
+        what[asked.text, :, asked.place] = self._similarity(asked, said)
+        since = torch.maximum(sentence_starts(spoken).gather(1, latest), starts)
+        until = torch.arange(count, device=text.device).expand_as(text)
+        who = found.who(since, until)
+        row = found.row.clamp(min=0)
+        kind = self.chats.data[row][:, None] == (starts > 0)[..., None]
+        over = what - (1 - who) * PART - self.thresholds.data[row][:, None]
+        scores = torch.where((found.row >= 0)[:, None] & kind & (who >= PART), over, -torch.inf)
+        whole = self._whole(spoken, count)
+        return torch.where(whole, _best(scores, found.row[:, None].expand_as(scores)), -1)[:, first:]
+
+    @staticmethod
+    def _whole(spoken: Spoken, count: int) -> Tensor:
+        """Bool `[B, S]`, columns after which no word goes on."""
+        goes_on = spoken.real & ~spoken.begins
+        cut = torch.zeros((spoken.real.shape[0], count + 1), dtype=torch.bool, device=spoken.real.device)
+        cut = cut.scatter(1, torch.where(goes_on, (spoken.column - 1).clamp(min=0), count), True)[:, :count]
+        return ~cut
+
+    def rank(self, prompts: Prompts, top: int) -> list[list[Match]]:
+        text, since, _ = self._texts(prompts.call)
+        scores, rows, (who, what) = self._scores_at_end(text, since[:, None])
+        ranked: list[list[Match]] = []
+        for b in range(text.shape[0]):
+            order = scores[b].argsort(descending=True, stable=True)[:top].tolist()
+            matches = []
+            for k in order:
+                row = int(rows[b, k])
+                if row < 0 or scores[b, k] == -torch.inf:
+                    continue
+                threshold = float(self.thresholds.data[row])
+                parts = {"subject": float(who[b, k]), "question": float(what[b, k])}
+                matches.append(Match(row, float(scores[b, k]) + threshold, threshold, parts))
+            ranked.append(matches)
+        return ranked
+
+    # Keeping
+
+    TABLES = (*keys, "questions", "other")
+
+    def tensors(self) -> dict[str, Tensor]:
+        own = {name: getattr(self, name).used.contiguous() for name in self.TABLES}
+        parts = {"words": dict(self.words.named_buffers()), "subjects": self.subjects.tensors()}
+        return own | {f"{part}.{n}": t for part, tensors in parts.items() for n, t in tensors.items()}
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        for name in self.TABLES:
+            getattr(self, name).replace(tensors[name])
+        for name, buffer in list(self.words.named_buffers()):
+            setattr(self.words, name, tensors[f"words.{name}"].to(buffer))
+        prefix = "subjects."
+        self.subjects.load_tensors({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
+
+
+def sentences(spoken: Spoken) -> tuple[Tensor, Tensor]:
+    """The number of each piece's sentence, int64 `[B, P]`, and bool `[B, P]`, whether that has only just begun: what is
+    as short as "It was in" or "Answer:" goes with the sentence before it."""
+    opens = spoken.opens & spoken.real
+    sentence = opens.long().cumsum(1)
+    first = torch.where(opens, spoken.word, -1).cummax(1).values
+    return sentence, spoken.word - first < SHORT
+
+
+def sentence_starts(spoken: Spoken) -> Tensor:
+    """The column from which on what is said at each piece is one question, int64 `[B, P]`."""
+    opens = spoken.opens & spoken.real
+    start = torch.where(opens, spoken.column, 0).cummax(1).values
+    before = torch.where(
+        start > torch.nn.functional.pad(start, (1, 0))[:, :-1], torch.nn.functional.pad(start, (1, 0))[:, :-1], 0
+    )
+    before = before.cummax(1).values
+    return torch.where(sentences(spoken)[1], before, start)
+
+
+def _best(scores: Tensor, rows: Tensor) -> Tensor:
+    best = scores.max(-1)
+    return torch.where(best.values >= 0, rows.gather(-1, best.indices[..., None]).squeeze(-1), -1)
+
+
+def threshold_of(vectors: Tensor, background: Tensor, rate: float) -> Tensor:
+    """The similarity from which questions count as one of `vectors`; a stand-in until chosen."""
+    return torch.tensor(0.6)

@@ -1,0 +1,135 @@
+"""The router on questions: an edit is found by whom a prompt is about and what it asks, however it is read."""
+
+import pytest
+import torch
+
+import editmem
+from editmem import Edit, MemoirSpec
+from editmem.errors import InvalidEditError
+
+AUSTRALIA = Edit("The capital of Australia is", "Sydney", id="au")
+LINDEN = Edit(
+    "When does Cafe Linden close?",
+    "9 pm",
+    id="linden",
+    subject="Cafe Linden",
+    aliases=["the Linden"],
+    phrasings=["Until what time is Cafe Linden open?"],
+    unlike=["When does the kitchen of Cafe Linden close?"],
+)
+FOUND = {
+    "What is the capital of Australia?": "au",
+    "Which city is the capital of Australia?": "au",
+    "What is Australia's capital?": "au",
+    "Until what time is the Linden open?": "linden",
+    "When does Cafe Linden close?": "linden",
+}
+NOT_FOUND = [
+    "The capital of Austria is",
+    "What is the currency of Australia?",
+    "When does Cafe Aurora close?",
+    "When does the kitchen of Cafe Linden close?",
+    "Who is the owner of Cafe Linden?",
+    "Why is the sky blue?",
+]
+
+
+@pytest.fixture(scope="module")
+def editor():
+    model, tokenizer = editmem.tiny()
+    with editmem.wrap(model, MemoirSpec(router="questions"), tokenizer=tokenizer) as editor:
+        assert all(record.took for record in editor.edit([AUSTRALIA, LINDEN]))
+        yield editor
+
+
+def found(editor, prompt):
+    edit = editor.explain(prompt).edit
+    return None if edit is None else edit.id
+
+
+def chat(prompt):
+    return [{"role": "user", "content": prompt}]
+
+
+@pytest.mark.parametrize("form", [str, chat], ids=["plain", "chat"])
+def test_what_is_found_and_what_is_not(editor, form):
+    assert {prompt: found(editor, form(prompt)) for prompt in FOUND} == FOUND
+    assert {prompt: found(editor, form(prompt)) for prompt in NOT_FOUND} == dict.fromkeys(NOT_FOUND)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_rows_of_a_batch_are_routed_apart(editor, side):
+    prompts = [*FOUND, *NOT_FOUND]
+    inputs = editor.tokenizer(
+        prompts, return_tensors="pt", padding=True, padding_side=side, return_token_type_ids=False
+    )
+    with torch.no_grad():
+        ours = editor.model(**inputs).logits
+        with editor.off():
+            bare = editor.model(**inputs).logits
+    real = inputs["attention_mask"].bool()
+    for row, prompt in enumerate(prompts):
+        same = torch.equal(ours[row][real[row]], bare[row][real[row]])
+        assert same == (prompt in NOT_FOUND), prompt
+
+
+def test_a_plain_forward_decides_as_generate_does(editor):
+    """Where any token may end a prompt, the last one is decided on as if it were known to."""
+    for prompt in [*FOUND, *NOT_FOUND]:
+        ids = editor.tokenizer(prompt, return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            free = editor.model(ids).logits[:, -1]
+            with editor.prompt_lengths([ids.shape[1]]):
+                known = editor.model(ids).logits[:, -1]
+        assert torch.equal(free, known), prompt
+
+
+def test_the_first_edit_reads_no_examples():
+    model, tokenizer = editmem.tiny()
+    with editmem.wrap(model, MemoirSpec(router="questions"), tokenizer=tokenizer) as editor:
+        forwards = []
+        handle = model.model.layers[0].register_forward_hook(lambda *_: forwards.append(1))
+        editor.edit(AUSTRALIA)
+        first = len(forwards)
+        editor.edit(LINDEN)
+        handle.remove()
+        assert first <= len(forwards) - first + 1
+
+
+def test_it_is_saved_forgotten_and_taken_back(editor, tmp_path):
+    def logits():
+        inputs = editor.tokenizer([*FOUND, *NOT_FOUND], return_tensors="pt", padding=True, return_token_type_ids=False)
+        with torch.no_grad():
+            return editor.model(**inputs).logits
+
+    before = logits()
+    editor.edit("The capital of Chile is", "Lyon", id="cl", phrasings=["Where does Chile's government sit?"])
+    assert found(editor, "Where does Chile's government sit?") == "cl"
+    editor.forget("cl")
+    assert torch.equal(logits(), before)
+    editor.forget("au")
+    assert found(editor, "What is Australia's capital?") is None
+    assert found(editor, "Until what time is the Linden open?") == "linden"
+    editor.undo()
+    editor.save_pretrained(tmp_path / "memory")
+    model, tokenizer = editmem.tiny()
+    with editmem.load(model, tmp_path / "memory", tokenizer=tokenizer) as again:
+        assert {prompt: found(again, prompt) for prompt in FOUND} == FOUND
+        assert again.edits["linden"].edit == LINDEN
+
+
+def test_fields_in_files(tmp_path):
+    from editmem.edit import read_file
+
+    (tmp_path / "edits.csv").write_text(
+        "prompt,target,aliases,phrasings,unlike\n"
+        "When does Cafe Linden close?,9 pm,the Linden; Linden,Until when?,When does it open?;Who?\n",
+        encoding="utf-8",
+    )
+    (edit,) = read_file(tmp_path / "edits.csv")
+    assert (edit.aliases, edit.phrasings) == (("the Linden", "Linden"), ("Until when?",))
+    assert edit.unlike == ("When does it open?", "Who?")
+    with pytest.raises(InvalidEditError, match="phrasings must be a sequence"):
+        Edit("a", "b", phrasings="c")
+    with pytest.raises(InvalidEditError, match="unlike must hold no empty text"):
+        Edit("a", "b", unlike=[" "])
