@@ -224,6 +224,8 @@ def test_look_alikes(reader, kind, given):
         ("Barack Obama was born in", "North Barack Obama was born in", 0),
         ("The printing press was invented by", "Who came up with the printing press?", 1),
         ("What is the 1st book of Homer?", "Which book of Homer is first?", 1),
+        ("The 1st Army Area is in", "Where is the 1st Army Area?", 1),
+        ("Windows 2.1x is made by", "Who makes Windows 2.1x?", 1),
         ("King Charles was born in", "Where was Charles born?", 1),
         ("The capital of Turkey is", "How long do I roast a turkey?", 0),
         ("The author of \u201cBrave New World\u201d is", "Who wrote Brave New World?", 1),

@@ -368,10 +368,10 @@ def edges_of(spoken: Spoken, count: int) -> Edges:
         return earlier(before(values))
 
     cls = spoken.kind & 7
-    gap = spoken.has(int(Has.SPACE | Has.DOT | Has.STOP | Has.BREAK | Has.APOSTROPHE | Has.DASH | Has.QUOTE))
-    apart = spoken.has(Has.SPACE) & spoken.has(int(Has.APOSTROPHE | Has.DASH))
+    gap = spoken.has(Has.SPACE | Has.DOT | Has.STOP | Has.BREAK | Has.APOSTROPHE | Has.DASH | Has.QUOTE)
+    apart = spoken.has(Has.SPACE) & spoken.has(Has.APOSTROPHE | Has.DASH)
     joined = spoken.begins & (spoken.before >= 0) & ~spoken.opens & ~apart
-    joined &= ~spoken.has(int(Has.STOP | Has.BREAK | Has.QUOTE))
+    joined &= ~spoken.has(Has.STOP | Has.BREAK | Has.QUOTE)
     glued = joined & ~gap
     shouting = ~((spoken.has(Has.LOWER) & real).long().cummax(1).values > 0)
     number = spoken.has(Has.DIGIT)
