@@ -194,7 +194,8 @@ def _in_name(words: Sequence[Said], i: int, shouted: bool) -> bool:
         return True
     after = words[i + 1] if i + 1 < len(words) and words[i + 1].goes_on else word
     if not (word.opens or word.kind & Has.QUOTE):
-        return not word.among("single") or bool(after is not word and after.kind & Has.UPPER)
+        numeral = _beside(words, i, -1) and not words[i - 1].among("function")  # "Elizabeth I"
+        return not word.among("single") or numeral or bool(after is not word and after.kind & Has.UPPER)
     if _common(word) and not (word.among("given", "place") and after is not word and after.kind & Has.UPPER):
         return after is not word and bool(after.kind & Has.DIGIT) and not word.among("function")
     return not word.among("title") or bool(after is not word and after.named)

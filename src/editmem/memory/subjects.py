@@ -373,9 +373,11 @@ def edges_of(spoken: Spoken, count: int) -> Edges:
     joined = spoken.begins & (spoken.before >= 0) & ~spoken.opens & ~apart
     joined &= ~spoken.has(Has.STOP | Has.BREAK | Has.QUOTE)
     glued = joined & ~gap
-    shouting = ~((spoken.has(Has.LOWER) & real).long().cummax(1).values > 0)
+    shouting = ~((spoken.has(Has.LOWER) & real).long().cummax(1).values > 0) & (spoken.word > 1)
     number = spoken.has(Has.DIGIT)
-    capital = spoken.has(Has.UPPER) & ~shouting & ~spoken.among("function")
+    own = spoken.has(Has.UPPER) & ~spoken.among("function")
+    numeral = spoken.among("single") & spoken.has(Has.UPPER) & before(own)  # "Elizabeth I", "vitamin A"
+    capital = (own | numeral) & (~shouting | (spoken.word == 2))
     sign = (cls == Is.SIGN) & ~spoken.has(Has.DECORATION)
     decoration = spoken.has(Has.DECORATION)
     linker = spoken.has(Has.LINKER)
@@ -403,7 +405,7 @@ def edges_of(spoken: Spoken, count: int) -> Edges:
     opened = earlier(spoken.opens)
     year = before(number & ~spoken.has(Has.UPPER)) & two_before(spoken.among("preposition"))
     starter = opened & before(spoken.among("starter") & ~spoken.among("place"))
-    name = before(number) | before(spoken.has(Has.UPPER) & ~spoken.among("function")) & ~shouting
+    name = before(number) | before(own) & ~shouting
     name &= joined & ~before(spoken.among("title")) & ~year
     script |= glued & spoken.has(Has.HANGUL) & before(spoken.has(Has.HANGUL))
     script |= glued & earlier(glued) & before(sign) | joined & before(linker) & earlier(joined)
