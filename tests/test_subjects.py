@@ -123,7 +123,9 @@ LOOK_ALIKES = {
     "the name is inside a longer one": [
         (PLACE, "Paris", "Paris Hilton"), (PLACE, "New York", "New York Times"),
         (PLACE, "Republic of Congo", "Democratic Republic of Congo"), (PLACE, "Austria", "Austria-Hungary"),
-        (PLACE, "Hungary", "Austria-Hungary"), (PLACE, "Georgia", "Georgia Tech"), (ORGAN, "Ford", "Ford Foundation"),
+        (PLACE, "Hungary", "Austria-Hungary"), (PLACE, "Georgia", "Georgia Tech"), (ORGAN, "BMW", "BMW Foundation"),
+        (ORGAN, "Ford", "Ford Foundation"), (PERSON, "Elizabeth I", "Elizabeth II"),
+        (PERSON, "Elizabeth", "Elizabeth I"),
 (PLACE, "Oxford", "Oxford University Press"), (PLACE, "England", "Bank of England"),
         (PLACE, "Victoria", "Lake Victoria"), (ORGAN, "Amazon", "Amazon Web Services"),
         (PLACE, "Tobago", "Trinidad and Tobago"),
@@ -199,6 +201,7 @@ def test_look_alikes(reader, kind, given):
     [
         ("The capital of Australia is", "what is the capital of australia?", 0.95),
         ("The capital of Australia is", "WHAT IS THE CAPITAL OF AUSTRALIA?", 1),
+        ("Dynamite was invented by", "WHO INVENTED DYNAMITE?", 1),
         ("The capital of Australia is", "What Is The Capital Of Australia?", 1),
         ("The capital of Australia is", "In 1990 Australia's capital was", 1),
         ("The capital of Australia is", "Is **Australia** big?", 1),
@@ -224,6 +227,8 @@ def test_look_alikes(reader, kind, given):
         ("Barack Obama was born in", "North Barack Obama was born in", 0),
         ("The printing press was invented by", "Who came up with the printing press?", 1),
         ("What is the 1st book of Homer?", "Which book of Homer is first?", 1),
+        ("The 1st Army Area is in", "Where is the 1st Army Area?", 1),
+        ("Windows 2.1x is made by", "Who makes Windows 2.1x?", 1),
         ("King Charles was born in", "Where was Charles born?", 1),
         ("The capital of Turkey is", "How long do I roast a turkey?", 0),
         ("The author of \u201cBrave New World\u201d is", "Who wrote Brave New World?", 1),

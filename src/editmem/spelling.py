@@ -3,13 +3,13 @@
 
 import functools
 import unicodedata
-from enum import IntEnum, IntFlag
 from typing import NamedTuple
 
 PRIME = (1 << 31) - 1
 BASES = (1_000_003, 998_244_353, 754_974_721)
 """Of the two hashes of letters, and of the hash of accents."""
 LONGEST = 64  # letters of a word that count
+POWERS = [[pow(base, i, PRIME) for i in range(LONGEST + 1)] for base in BASES]
 SILENT_SIGNS = "™®©\u00ad\ufe0f\ufe0e"
 APOSTROPHES = "'’ʼ＇"
 DASHES = "-‐‑–"
@@ -22,7 +22,7 @@ CHARACTER_WORDS = (
 )  # fmt: skip
 
 
-class Is(IntEnum):
+class Is:
     """The class of a piece of text, in the lowest three bits of its kind."""
 
     BETWEEN = 0
@@ -34,7 +34,7 @@ class Is(IntEnum):
     NOTHING = 7
 
 
-class Has(IntFlag):
+class Has:
     """What is known of a piece of text: what stands in front of it, and how it is written."""
 
     SPACE = 1 << 3
@@ -67,8 +67,8 @@ class Piece(NamedTuple):
     letters: int
 
 
-NOTHING = Piece(int(Is.NOTHING), (0, 0, 0), 0)
-STOP = Piece(int(Is.BETWEEN | Has.STOP), (0, 0, 0), 0)
+NOTHING = Piece(Is.NOTHING, (0, 0, 0), 0)
+STOP = Piece(Is.BETWEEN | Has.STOP, (0, 0, 0), 0)
 
 
 class Spelt(NamedTuple):
@@ -109,15 +109,15 @@ def _close(found: list[Piece], run: list[Spelt]) -> None:
     kind = 0
     for i, spelt in enumerate(run):
         first = spelt.kind & (Has.UPPER | Has.DIGIT)
-        kind |= spelt.kind | (int(Has.INITIAL) if i == 0 and first else 0)
+        kind |= spelt.kind | (Has.INITIAL if i == 0 and first else 0)
     hashes, letters = [0, 0, 0], 0
     for spelt in run:
         for letter in spelt.letters:
             if letters < LONGEST:
                 for channel in (0, 1):
-                    hashes[channel] += (ord(letter) + 1) * pow(BASES[channel], letters, PRIME)
+                    hashes[channel] += (ord(letter) + 1) * POWERS[channel][letters]
                 letters += 1
-        hashes[2] += spelt.accent * pow(BASES[2], letters, PRIME)
+        hashes[2] += spelt.accent * POWERS[2][letters]
     if run[0].kind & 7 == Is.BYTE:
         hashes[0] = ord(run[0].letters)
     found.append(Piece(kind, (hashes[0] % PRIME, hashes[1] % PRIME, hashes[2] % PRIME), letters))
@@ -128,20 +128,20 @@ def _close(found: list[Piece], run: list[Spelt]) -> None:
 def spell(character: str) -> Spelt:
     """How one character counts; a surrogate stands for a byte that is only part of a character."""
     if "\udc80" <= character <= "\udcff":
-        return Spelt(int(Is.BYTE), chr(ord(character) - 0xDC00))
+        return Spelt(Is.BYTE, chr(ord(character) - 0xDC00))
     category = unicodedata.category(character)
     if character in SILENT_SIGNS or (category == "Cf" and character != "\u2060"):
-        return Spelt(int(Is.NOTHING))
+        return Spelt(Is.NOTHING)
     if category[0] in "LN":
         return _letter(character)
     if category[0] == "M":
         return _mark(character)
     if category[0] == "S" or character in "#&@%*/_\\":
         return _sign(character, category)
-    return Spelt(int(Is.BETWEEN | _between(character)))
+    return Spelt(Is.BETWEEN | _between(character))
 
 
-def _between(character: str) -> Has:
+def _between(character: str) -> int:
     if character in "\n\r\u2028\u2029?!。！？।؟\u0085…":
         return Has.STOP
     if character.isspace():
@@ -157,34 +157,34 @@ def _between(character: str) -> Has:
 
 def _sign(character: str, category: str) -> Spelt:
     emoji = (category == "So" and ord(character) >= 0x2190) or 0x1F3FB <= ord(character) <= 0x1F3FF
-    kind = int(Is.EMOJI if emoji else Is.SIGN)
-    kind |= int(Has.DECORATION) if character in DECORATION else 0
-    return Spelt(kind | (int(Has.LINKER) if character in LINKERS else 0), character)
+    kind = Is.EMOJI if emoji else Is.SIGN
+    kind |= Has.DECORATION if character in DECORATION else 0
+    return Spelt(kind | (Has.LINKER if character in LINKERS else 0), character)
 
 
 def _mark(character: str) -> Spelt:
     """A sign that stands on the letter before it: an accent in some scripts, as good as a letter in others."""
     name = unicodedata.name(character, "")
     if name.startswith("COMBINING") or name.startswith(("ARABIC", "HEBREW")):
-        return Spelt(int(Is.LETTERS), "", ord(character))
+        return Spelt(Is.LETTERS, "", ord(character))
     if name.startswith(CHARACTER_WORDS):
-        return Spelt(int(Is.CHARACTER | Has.MARK), character)
-    return Spelt(int(Is.LETTERS | Has.CASELESS | Has.MARK), character)
+        return Spelt(Is.CHARACTER | Has.MARK, character)
+    return Spelt(Is.LETTERS | Has.CASELESS | Has.MARK, character)
 
 
 def _letter(character: str) -> Spelt:
     if (digit := unicodedata.decimal(character, None)) is not None:
-        return Spelt(int(Is.LETTERS | Has.DIGIT), str(digit))
+        return Spelt(Is.LETTERS | Has.DIGIT, str(digit))
     whole = unicodedata.normalize("NFKC", character)
     name = unicodedata.name(whole[0], "")
     if name.startswith(CHARACTER_WORDS):
-        script = Has.KATAKANA if name.startswith("KATAKANA") else Has.HANGUL if name.startswith("HANGUL") else Has(0)
-        return Spelt(int(Is.CHARACTER | script), whole)
+        script = Has.KATAKANA if name.startswith("KATAKANA") else Has.HANGUL if name.startswith("HANGUL") else 0
+        return Spelt(Is.CHARACTER | script, whole)
     folded, accent = _without_accents(whole.casefold())
     case = Has.UPPER if character.isupper() or character.istitle() else Has.LOWER if character.islower() else None
     if case is None:
         case = Has.DIGIT if unicodedata.category(character)[0] == "N" else Has.CASELESS
-    return Spelt(int(Is.LETTERS | case), folded, accent)
+    return Spelt(Is.LETTERS | case, folded, accent)
 
 
 def _without_accents(letters: str) -> tuple[str, int]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from editmem.spelling import BASES, GAPS, LONGEST, NOTHING, PRIME, STOP, Has, Is, Piece, pieces
+from editmem.spelling import GAPS, LONGEST, NOTHING, POWERS, PRIME, STOP, Has, Is, Piece, pieces
 from editmem.words import bytes_of, texts_of
 
 PLACES = (1_000_000_007 % PRIME, 433_494_437, 104_395_301)
@@ -106,7 +106,7 @@ class Stream(nn.Module):
         for name, table in zip(("kinds", "values", "letters"), _columns(flat), strict=True):
             self.register_buffer(name, table)
         self.most = max(len(token) for token in everything)
-        constants = {"powers": _letter_powers(), "low": _powers(1), "high": _powers(256)}
+        constants = {"powers": torch.tensor(POWERS), "low": _powers(1), "high": _powers(256)}
         constants |= dict(zip(("small_keys", "small_bits"), _small_words(), strict=True))
         constants |= dict(zip((f"character_{n}" for n in ("kinds", "values", "letters")), _characters(), strict=True))
         for name, constant in constants.items():
@@ -142,7 +142,7 @@ class Stream(nn.Module):
         cls = kind & 7
         real = (cls >= Is.LETTERS) & (cls <= Is.CHARACTER)
         before = _shifted(_latest(real, position), -1)
-        bits = torch.stack([(kind & int(bit)) > 0 for bit in (*GAPS, *WRITTEN)], -1)
+        bits = torch.stack([(kind & bit) > 0 for bit in (*GAPS, *WRITTEN)], -1)
         last = torch.where(bits, position[:, None], -1).cummax(1).values
         gap = last[..., : len(GAPS)] > before[..., None]
         gap = gap | (before < 0)[..., None] & (torch.arange(len(GAPS), device=tokens.device) == GAPS.index(Has.STOP))
@@ -152,8 +152,8 @@ class Stream(nn.Module):
         word = begins.long().cumsum(1) - 1
         hashes = self._hashes(values, letters, begins, real)
         written = (last[..., len(GAPS) :] >= start[..., None]) & real[..., None]
-        front = sum(gap[..., i].long() * int(bit) for i, bit in enumerate(GAPS)) + (kind & ~_ANY)
-        of_word = front.gather(1, start) + sum(written[..., i].long() * int(b) for i, b in enumerate(WRITTEN))
+        front = sum(gap[..., i].long() * bit for i, bit in enumerate(GAPS)) + (kind & ~_ANY)
+        of_word = front.gather(1, start) + sum(written[..., i].long() * b for i, b in enumerate(WRITTEN))
         small = self._small(hashes)
         outside = piece.shape[1]
         first = torch.full((piece.shape[0], outside + 1), outside, device=tokens.device)
@@ -265,7 +265,7 @@ class Stream(nn.Module):
         return starts.scatter_reduce(1, column, spoken.start, "amax")[:, :count].cummax(1).values
 
 
-_ANY = int(sum(GAPS)) | int(sum(WRITTEN))
+_ANY = sum(GAPS) | sum(WRITTEN)
 
 
 def _opens(spoken: Spoken, letters: Tensor) -> Tensor:
@@ -303,11 +303,6 @@ def _columns(flat: Sequence[Piece]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @functools.cache
-def _letter_powers() -> Tensor:
-    return torch.tensor([[pow(base, i, PRIME) for i in range(LONGEST + 1)] for base in BASES])
-
-
-@functools.cache
 def _powers(step: int) -> Tensor:
     """Powers of the places with exponents 0, step, ... 255 * step, and of their inverses: int64 `[3, 512]`."""
     return torch.tensor(
@@ -332,11 +327,11 @@ def _small_words() -> tuple[Tensor, Tensor]:
 @functools.cache
 def _characters() -> tuple[Tensor, Tensor, Tensor]:
     """Kinds int32, hashes int32 `[*, 3]` and letters uint8 of all characters whose bytes may stand alone."""
-    kinds = torch.full((CHARACTERS,), int(Is.BETWEEN | Has.BREAK), dtype=torch.int32)
+    kinds = torch.full((CHARACTERS,), Is.BETWEEN | Has.BREAK, dtype=torch.int32)
     values = torch.zeros((CHARACTERS, 3), dtype=torch.int32)
     letters = torch.zeros(CHARACTERS, dtype=torch.uint8)
-    for start, stop, script in ((0x3400, 0xA000, 0), (0xAC00, 0xD7A4, int(Has.HANGUL))):
-        kinds[start:stop] = int(Is.CHARACTER) | script
+    for start, stop, script in ((0x3400, 0xA000, 0), (0xAC00, 0xD7A4, Has.HANGUL)):
+        kinds[start:stop] = Is.CHARACTER | script
         values[start:stop, :2] = torch.arange(start, stop, dtype=torch.int32)[:, None] + 1
         letters[start:stop] = 1
     for start, stop in ((0x80, 0x3400), (0xA000, 0xAC00), (0xF900, 0x10000), (0x1F000, 0x1FC00)):

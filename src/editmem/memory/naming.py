@@ -183,18 +183,33 @@ def _in_titles(words: Sequence[Said]) -> bool:
 
 def _in_name(words: Sequence[Said], i: int, shouted: bool) -> bool:
     word = words[i]
-    if word.sign or word.kind & Has.DIGIT:
-        return not (word.kind & Has.INITIAL and word.kind & Has.LOWER and not word.kind & Has.UPPER)  # "1st", "90s"
+    counted = word.kind & Has.INITIAL and word.kind & Has.DIGIT and word.kind & Has.LOWER  # "1st", "90s"
+    if word.sign or (word.kind & Has.DIGIT and not counted):
+        return True
+    if counted:
+        return _beside(words, i, -1) or _beside(words, i, 1)
     if not word.kind & Has.UPPER or (shouted and _common(word)):
         return False
     if shouted or not (word.kind & Has.LOWER or word.among("single")):
         return True
     after = words[i + 1] if i + 1 < len(words) and words[i + 1].goes_on else word
     if not (word.opens or word.kind & Has.QUOTE):
-        return not word.among("single") or bool(after is not word and after.kind & Has.UPPER)
+        numeral = _beside(words, i, -1) and not words[i - 1].among("function")  # "Elizabeth I"
+        return not word.among("single") or numeral or bool(after is not word and after.kind & Has.UPPER)
     if _common(word) and not (word.among("given", "place") and after is not word and after.kind & Has.UPPER):
         return after is not word and bool(after.kind & Has.DIGIT) and not word.among("function")
     return not word.among("title") or bool(after is not word and after.named)
+
+
+def _beside(words: Sequence[Said], i: int, step: int) -> bool:
+    """Whether the next word or the one before is written as a name and belongs to the same stretch."""
+    other = i + step
+    joined = 0 <= other < len(words) and words[max(i, other)].goes_on
+    return (
+        joined
+        and bool(words[other].kind & (Has.UPPER | Has.DIGIT))
+        and not (words[other].opens and _common(words[other]))
+    )
 
 
 def _opening(words: Sequence[Said]) -> list[tuple[int, int]]:

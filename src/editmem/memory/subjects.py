@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from editmem.call import Mode
 from editmem.memory import naming
+from editmem.memory.edges import Edges, edges_of
 from editmem.memory.naming import Said
 from editmem.memory.rows import Rows
 from editmem.spelling import PRIME, Has, Is, pieces
@@ -86,25 +87,6 @@ class Found:
         counts = (first & (self.row >= 0))[:, None] & (in_order | ~self.ordered[:, None])
         groups = self.groups.clamp(min=1)[:, None]
         return torch.where(counts, total / groups * torch.where(said < groups, SOME, 1), 0)
-
-
-@dataclass
-class Edges:
-    """Where names cannot begin or end, by piece `[B, P]`.
-
-    Attributes:
-        open: bool, whether a name can begin with the piece: what stands before is no part of it.
-        part_open: bool, the same where the name is only part of one.
-        after: bool, whether only a word with a capital is in the way, as titles and ends of headings are.
-        goes_on: int64, the column in which the piece's word goes on; S for none.
-        cut: int64, the column in which a name that ends with the piece becomes another; S for none.
-    """
-
-    open: Tensor
-    part_open: Tensor
-    after: Tensor
-    goes_on: Tensor
-    cut: Tensor
 
 
 class Subjects(nn.Module):
@@ -347,72 +329,3 @@ def _shadowed(found: Tensor, start: Tensor, piece: Tensor, end: Tensor, cut: Ten
     longer = (piece - start)[:, None] > (piece - start)[..., None]
     covered = inside & longer & found[:, None] & (cut > end)[:, None]
     return torch.minimum(cut, torch.where(covered, end[:, None], torch.iinfo(torch.int64).max).amin(-1))
-
-
-def edges_of(spoken: Spoken, count: int) -> Edges:
-    """Where names can begin, and where they turn out to be others, in a text of `count` tokens."""
-    outside, real = spoken.real.shape[1], spoken.real
-    position = torch.arange(outside, device=real.device).expand_as(real)
-    last = spoken.before.clamp(min=0)
-    begin = spoken.first.gather(1, spoken.word.clamp(min=0)).clamp(max=outside - 1)
-
-    def before(values: Tensor) -> Tensor:
-        """At the last piece of the word before."""
-        return values.gather(1, last)
-
-    def earlier(values: Tensor) -> Tensor:
-        """At the first piece of the word before."""
-        return values.gather(1, begin.gather(1, last))
-
-    def two_before(values: Tensor) -> Tensor:
-        return earlier(before(values))
-
-    cls = spoken.kind & 7
-    gap = spoken.has(int(Has.SPACE | Has.DOT | Has.STOP | Has.BREAK | Has.APOSTROPHE | Has.DASH | Has.QUOTE))
-    apart = spoken.has(Has.SPACE) & spoken.has(int(Has.APOSTROPHE | Has.DASH))
-    joined = spoken.begins & (spoken.before >= 0) & ~spoken.opens & ~apart
-    joined &= ~spoken.has(int(Has.STOP | Has.BREAK | Has.QUOTE))
-    glued = joined & ~gap
-    shouting = ~((spoken.has(Has.LOWER) & real).long().cummax(1).values > 0)
-    number = spoken.has(Has.DIGIT)
-    capital = spoken.has(Has.UPPER) & ~shouting & ~spoken.among("function")
-    sign = (cls == Is.SIGN) & ~spoken.has(Has.DECORATION)
-    decoration = spoken.has(Has.DECORATION)
-    linker = spoken.has(Has.LINKER)
-    script = glued & spoken.has(Has.KATAKANA) & before(spoken.has(Has.KATAKANA))
-
-    # What comes after
-    follows = joined & (number | capital) | script
-    follows |= glued & (sign | (spoken.has(Has.MARK) & (cls == Is.CHARACTER))) | joined & linker
-    link = spoken.among("link") & ~spoken.has(Has.UPPER)
-    over = joined & earlier(joined) & before(link | linker) & (number | capital)
-    over |= glued & earlier(glued) & before(decoration) & (cls == Is.LETTERS)
-    following = torch.full((real.shape[0], outside + 1), outside, device=real.device)
-    following = following.scatter(1, torch.where(real & (spoken.before >= 0), last, outside), position)[:, :outside]
-
-    def column_of(piece: Tensor, where: Tensor) -> Tensor:
-        at = piece.clamp(max=outside - 1)
-        return torch.where((piece < outside) & where.gather(1, at), spoken.column.gather(1, at), count)
-
-    numbers = torch.nn.functional.pad(spoken.first, (0, 2), value=outside)
-    one, two = (numbers.gather(1, spoken.word.clamp(min=0) + by) for by in (1, 2))
-    goes_on = column_of(following, ~spoken.begins)
-    cut = torch.minimum(goes_on, torch.minimum(column_of(one, follows), column_of(two, over)))
-
-    # What stands before
-    opened = earlier(spoken.opens)
-    year = before(number & ~spoken.has(Has.UPPER)) & two_before(spoken.among("preposition"))
-    starter = opened & before(spoken.among("starter") & ~spoken.among("place"))
-    name = before(number) | before(spoken.has(Has.UPPER) & ~spoken.among("function")) & ~shouting
-    name &= joined & ~before(spoken.among("title")) & ~year
-    script |= glued & spoken.has(Has.HANGUL) & before(spoken.has(Has.HANGUL))
-    script |= glued & earlier(glued) & before(sign) | joined & before(linker) & earlier(joined)
-    further = two_before(spoken.has(Has.UPPER) & ~spoken.among("function", "title")) & ~shouting
-    further &= ~(earlier(opened) & two_before(spoken.among("starter") & ~spoken.among("place")))
-    further &= ~before(spoken.among("preposition")) | ~earlier(opened) | two_before(spoken.among("head"))
-    over = joined & earlier(joined) & before(link & ~spoken.among("article")) & further
-    over |= glued & earlier(glued) & before(decoration) & (two_before(cls) == Is.LETTERS)
-    part_open = ~(name & ~(starter & ~before(spoken.among("given"))) | script | over)
-    blocked = script | over
-    after = name & ~starter & ~blocked & ~before(number) & ~before(spoken.among("place", "head"))
-    return Edges(~(name & ~starter | blocked), part_open, after, goes_on, cut)
