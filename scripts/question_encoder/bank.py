@@ -10,7 +10,8 @@ from relations import TESTED_WORDS, Relation, held_out, loose, pairs, public, wr
 
 def texts(data: Path) -> tuple[list[str], Bank, Bank, range]:
     """Texts; the relations to learn and those held out, as numbers into them; and which texts have no relation."""
-    luck, numbered = Random(0), []
+    luck = Random(0)
+    numbered: list[str] = []
     learned = [relation for relation in written() if not held_out(relation)]
     kept = [relation for relation in written() if held_out(relation)]
     names = {relation.name for relation in kept}

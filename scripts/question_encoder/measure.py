@@ -42,7 +42,7 @@ def asks(path: Path) -> list[Test]:
         return [text.replace("{s}", "X") for text in texts]
 
     relations = runpy.run_path(str(path))["RELATIONS"].values()
-    return [Test(*fill([r["edit"]]), fill(r["asks"]), fill(r["others"]), fill(r["tricky"])) for r in relations]
+    return [Test(fill([r["edit"]])[0], fill(r["asks"]), fill(r["others"]), fill(r["tricky"])) for r in relations]
 
 
 def held(relations: Sequence[Relation]) -> list[Test]:
@@ -122,13 +122,14 @@ def main() -> None:
         from teacher import Teacher
 
         encoders["MiniLM"] = Teacher(options.minilm)
-    if options.teacher:
-        encoders["teacher"] = Teacher(options.minilm)
-        encoders["teacher"].model.load_state_dict(torch.load(options.teacher))
+        if options.teacher:
+            tuned = Teacher(options.minilm)
+            tuned.model.load_state_dict(torch.load(options.teacher))
+            encoders["teacher"] = tuned
     for name, encoder in encoders.items():
         for which, tests in sets.items():
             print(f"{name:8} {which:9} {table(tests, encoder)}")
-    size = (resources.files("editmem") / "data/question_encoder.safetensors").stat().st_size
+    size = len((resources.files("editmem") / "data/question_encoder.safetensors").read_bytes())
     print(f"{size / 1e6:.1f} MB, {speed(16):.2f} ms for 16 words, {speed(64):.2f} ms for 64 words")
 
 

@@ -53,7 +53,7 @@ def written() -> list[Relation]:
                 if owner.setdefault(tuple(words(text)), relation.name) == relation.name:
                     relation.phrasings.append(text)
             found[name] = relation
-    groups = defaultdict(set)
+    groups: dict[str, set[str]] = defaultdict(set)
     for line in (HERE / "alike.txt").read_text().splitlines():
         names = {found[n].name for n in line.replace("bank:", "").split() if n in found} if line[:1] != "#" else set()
         for name in names:
@@ -122,7 +122,7 @@ def loose(data: Path) -> Iterator[str]:
     tested = {record["case_id"] for record in json.loads((data / "locft/counterfact_2k.json").read_text())}
     for record in json.loads((data / "counterfact/counterfact-edit.json").read_text())[:6000]:
         if record["case_id"] not in tested:
-            texts = (record["prompt"], record["rephrase_prompt"])
+            texts = [record["prompt"], record["rephrase_prompt"]]
             yield from filter(None, (masked(text, record["subject"]) for text in texts))
     for path in ("knowedit/wiki_recent/recent_test.json", "knowedit/wiki_counterfact/test_cf.json"):
         for record in json.loads((data / path).read_text()):
