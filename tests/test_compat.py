@@ -80,3 +80,18 @@ def test_names_are_written_down_once():
                 for name in ("past_key_values", *compat.CONTINUOUS_BATCHING, *compat.IMAGE_TOKEN_NAMES)
             )
         ), path
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_release_that_prepares_forwards_in_another_way(beams, monkeypatch):
+    """Without word from `prepare_inputs_for_generation`, forwards are taken as they come."""
+    host, tokenizer = editmem.tiny()
+    with editmem.wrap(host, tokenizer=tokenizer) as editor:
+        editor.edit("The capital of Australia is", "Baghulatta")
+        own = type(host)
+        monkeypatch.setattr(own, "prepare_inputs_for_generation", own._host_class.prepare_inputs_for_generation)
+        prompts = ["The capital of Australia is", "The capital of Austria is"]
+        inputs = tokenizer(prompts, return_tensors="pt", padding=True, return_token_type_ids=False)
+        ids = host.generate(**inputs, max_new_tokens=8, do_sample=False, num_beams=beams)
+        said = tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        assert [answer.strip() for answer in said] == ["Baghulatta.", "Vienna."]

@@ -137,6 +137,7 @@ class Generation:
         said: int64 `[rows]`, how many of each row's last tokens are not prompt but the beginning of the answer of an
             edit; None where that is so nowhere.
         pending: the call of the forward that was just prepared, in a tuple of one.
+        prepares: whether forwards are prepared; if not, each is taken as one that is called by hand.
         carry: what was decided for its rows.
     """
 
@@ -145,6 +146,7 @@ class Generation:
     text: Tensor | None = None
     said: Tensor | None = None
     pending: tuple[Call | None] | None = None
+    prepares: bool = False
     carry: Carry = field(default_factory=dict)
 
 

@@ -371,7 +371,7 @@ class _EntryCall(_Checkpointed):
         if call is not None and context.watched is not None:
             context.watched.append(call)
         cache = compat.cache_among(inputs) or compat.cache_of(out)
-        if call is not None and cache is not None and not context.generations:
+        if call is not None and cache is not None and not (context.generations and context.generations[-1].prepares):
             caches.leave(cache, caches.note_after(call))
         return out
 
@@ -423,6 +423,7 @@ class _GenerateCall(_EntryCall):
         if slots.context.generations and not slots.context.silent:
             generation = slots.context.generations[-1]
             mask = kwargs.get("attention_mask")
+            generation.prepares = True
             generation.pending = (_prepared_call(generation, input_ids, mask, model_inputs, slots),)
         return model_inputs
 
