@@ -151,7 +151,7 @@ class QuestionRouter(Router):
 
     def _ask(self, text: Tensor, since: Tensor, mode: Mode) -> Asked:
         spoken = self.subjects.stream.read(text)
-        found = self.subjects.find(text, since, mode)
+        found = self.subjects.find(text, since, mode, spoken)
         first = found.place == torch.arange(found.place.shape[1], device=text.device)
         candidate = (found.row >= 0) & first
         if text.device.type == "cpu":

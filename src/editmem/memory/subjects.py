@@ -211,7 +211,7 @@ class Subjects(nn.Module):
 
     # Reading
 
-    def find(self, tokens: Tensor, since: Tensor, mode: Mode = Mode.BOUNDARY) -> Found:
+    def find(self, tokens: Tensor, since: Tensor, mode: Mode = Mode.BOUNDARY, spoken: Spoken | None = None) -> Found:
         """The edits whose names texts have.
 
         Args:
@@ -220,7 +220,7 @@ class Subjects(nn.Module):
             mode: BOUNDARY where only the end of the text is asked about, and K need not hold names that have
                 turned out to be others; else every column can be asked about.
         """
-        spoken = self.stream.read(tokens)
+        spoken = self.stream.read(tokens) if spoken is None else spoken
         edges = edges_of(spoken, tokens.shape[1])
         piece, start, entry, found = self._hits(spoken, edges, since, tokens.shape[1], mode)
         whole, accents, subject = self.entries.data[entry][..., 1:].unbind(-1)
