@@ -202,11 +202,10 @@ def test_a_killed_save_leaves_a_loadable_folder(saved, tmp_path):
     whole = checkpoint.load(saved[0])
     rng = random.Random(0)
     for _ in range(8):
-        child = subprocess.Popen([sys.executable, "-c", SAVER, saved[0], target], stdout=subprocess.PIPE)
-        assert child.stdout.readline()
-        time.sleep(rng.uniform(0.0, 0.1))
-        child.send_signal(signal.SIGKILL)
-        child.wait()
+        with subprocess.Popen([sys.executable, "-c", SAVER, saved[0], target], stdout=subprocess.PIPE) as child:
+            assert child.stdout.readline()
+            time.sleep(rng.uniform(0.0, 0.1))
+            child.send_signal(signal.SIGKILL)
         state = checkpoint.load(target)
         assert state.rows == whole.rows
         assert all(torch.equal(state.tensors[0][name], tensor) for name, tensor in whole.tensors[0].items())

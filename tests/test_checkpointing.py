@@ -82,6 +82,8 @@ def same(one, other):
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(one[1], other[1], strict=True))
 
 
+# Nothing that goes into the first block is being trained: PyTorch's remark on how that is checkpointed.
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad=True")
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("spec", "layer"), [("memoir", -1), ("memoir", 0), ("wise", -1), ("memeic", -1)])
 def test_two_forwards_before_one_backward(spec, layer, way, trained, tokenizer):

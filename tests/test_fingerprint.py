@@ -53,6 +53,7 @@ def test_quantised_hosts(bits, model):
     assert differences(saved(quantised), Host(model)) != []
 
 
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning")  # PEFT's own advice
 def test_hosts_with_adapters_around_and_offloaded(model):
     before = saved(model)
     adapted = get_peft_model(

@@ -107,6 +107,8 @@ def test_a_site_that_is_gone(host, tokenizer):
             editor.explain(CAPITAL[0])
 
 
+# PEFT has names of before, and no use for positions.
+@pytest.mark.filterwarnings("ignore:Both `past_key_values` and `cache`", "ignore:Position ids are not supported")
 @pytest.mark.parametrize("kind", VIRTUAL)
 def test_virtual_tokens_around_a_wrapped_model(kind, host, tokenizer):
     torch.manual_seed(0)

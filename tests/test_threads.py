@@ -8,6 +8,7 @@ import torch
 from hosts import make
 
 import editmem
+from editmem import compat
 from editmem.errors import EditMemError
 from editmem.memory.storage import OffsetDraft
 
@@ -233,7 +234,6 @@ def test_a_change_waits_for_running_forwards_and_new_ones_wait_for_it(editor):
     assert order == ["forward", "change", "later"]
 
 
-@pytest.mark.filterwarnings("ignore:.*past_key_values.*:FutureWarning")
 @pytest.mark.parametrize("method", ["factored", "wise", "adapters"])
 def test_a_decision_carried_with_a_cache_never_names_another_edit(tokenizer, method):
     """Decoding by hand, with edits that begin alike: the one in the middle of its answer moves up."""
@@ -245,13 +245,14 @@ def test_a_decision_carried_with_a_cache_never_names_another_edit(tokenizer, met
     with torch.no_grad():
         out = editor.model(**inputs, use_cache=True) if method != "adapters" else asked(editor, inputs)
         token = out.logits[:, -1:].argmax(-1)
-        kept, alone = out.past_key_values, copy.deepcopy(out.past_key_values)
-        acting = editor.model(token, past_key_values=copy.deepcopy(kept)).logits
+        kept = compat.cache_of(out)
+        alone, acting = copy.deepcopy(kept), copy.deepcopy(kept)
+        acting = editor.model(token, **compat.given_cache(editor.model, acting)).logits
         with editor.off():
-            right = editor.model(token, past_key_values=alone).logits
+            right = editor.model(token, **compat.given_cache(editor.model, alone)).logits
         assert not torch.equal(acting, right)
         editor.forget(records[0].id)
-        assert torch.equal(editor.model(token, past_key_values=kept).logits, right)
+        assert torch.equal(editor.model(token, **compat.given_cache(editor.model, kept)).logits, right)
     editor.unwrap()
 
 

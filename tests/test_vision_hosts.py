@@ -158,6 +158,9 @@ def test_the_body_called_directly_knows_its_tokens(name):
         def __len__(self):
             return 1
 
+        def to(self, device):
+            return self
+
     site = host.site(-1)
     slots.attach_site(site.path, host.module(site.path), Spy())
     slots.attach_entries(host.model, host.decoder)
@@ -243,7 +246,9 @@ def test_edits_of_pictures_and_of_facts(name):
             editor.edit("What is this?", "Kenya", image=picture(0))
             assert "Kenya" in say(model, see(name, processor, "What is this?"), processor)[0]
         record = editor.edit(PROMPT, TARGET)
-        assert record.took or name == "paligemma"  # which reads an answer that it is given as part of the prompt
+        # Not on PaliGemma, which reads an answer that it is given as part of the prompt; nor where random weights go on
+        # with names after any end.
+        assert record.took or name == "paligemma" or "goes on after the answer" in record.notes[0]
         assert TARGET in say(model, read(processor, PROMPT), processor)[0]
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from editmem import folders
-from editmem.errors import CheckpointError
+from editmem.errors import CheckpointError, HostError
 from editmem.fingerprint import differences
 from editmem.host import Host
 from editmem.ledger import Event, check_history, parse_event
@@ -190,9 +190,12 @@ def check_host(state: State, host: Host) -> None:
 
     Raises:
         CheckpointError: naming what differs.
+        HostError: if the host's weights have no values.
     """
     try:
         found = differences(state.host, host)
+    except HostError:
+        raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"the memory's description of its host is damaged: {error!r}") from error
     if found:

@@ -24,8 +24,8 @@ def bar(progress: Progress, total: int, label: str) -> Iterator[Callable[[int], 
 
             yield advance
         else:
-            shown = total >= _SLOW if progress is None else progress
-            yield stack.enter_context(tqdm(total=total, desc=label, unit="edit", disable=not shown)).update
+            hidden = _hidden(progress) if total >= _SLOW or progress is not None else True
+            yield stack.enter_context(tqdm(total=total, desc=label, unit="edit", disable=hidden)).update
 
 
 @contextmanager
@@ -34,7 +34,12 @@ def preparing(progress: Progress, total: int, label: str) -> Iterator[Callable[[
 
     A function that is to hear of `progress` hears of edits only.
     """
-    silent = callable(progress) or progress is False
+    hidden = True if callable(progress) else _hidden(progress)
     delay = 0.0 if progress is True else _PATIENCE
-    with tqdm(total=total, desc=label, unit="prompt", disable=silent, delay=delay, leave=False) as shown:
+    with tqdm(total=total, desc=label, unit="prompt", disable=hidden, delay=delay, leave=False) as shown:
         yield shown.update
+
+
+def _hidden(progress: bool | None) -> bool | None:
+    """As tqdm takes it: what was asked for; where nothing was, there is a bar where someone looks, not in a log."""
+    return None if progress is None else not progress
