@@ -21,7 +21,7 @@ from teacher import Teacher
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from editmem.questions import OUTPUT
+from editmem.questions import FIRST, OUTPUT
 
 SIZE, WIDTH = 34_000, 192
 
@@ -103,11 +103,15 @@ def main() -> None:
     given = options()
     torch.manual_seed(0)
     lines, learning, checking, loose = texts(given.data)
-    known = vocabulary(lines, given.data, SIZE)
-    student = Student(known, word_vectors(known, given.minilm, given.work), given.layers)
     scale, bias = scale_and_bias()
     if given.start:
-        started(student, scale, bias, torch.load(given.start))
+        saved = torch.load(given.start)
+        known = saved["words"]
+        student = Student(known, saved["student"]["table"][FIRST:], given.layers)
+        started(student, scale, bias, saved)
+    else:
+        known = vocabulary(lines, given.data, SIZE)
+        student = Student(known, word_vectors(known, given.minilm, given.work), given.layers)
     ours, apart = asks(given.data / "asks/asks.py"), held(checking.relations)
     rest = [p for name, p in student.named_parameters() if name != "table"]
     groups = [{"params": part} for part in (rest, [student.table], [scale, bias])]
