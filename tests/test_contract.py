@@ -28,13 +28,14 @@ STRICT = {
     "memeic": {"method": "memeic", "evidence": None},
     "wise": {"method": "wise", "threshold": 0.98, "strength": 6.0, "renderings": False},
 }
+QUESTIONS = {"method": "memoir", "router": "questions"}
 # Evidence in the prompt is for hosts that read; adapters need feed-forward maps that are no mixture of experts.
 CASES = [
     (method, host)
     for method in METHODS
     for host in HOSTS
     if method != "external" and not (host == "mixtral" and method in ("memeic", "dual-adapters"))
-]
+] + [("memoir on questions", host) for host in HOSTS]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,8 @@ def tokenizer():
 @pytest.fixture(params=CASES, ids=lambda case: "-".join(case))
 def editor(request, tokenizer):
     method, host = request.param
-    with editmem.wrap(make(host, len(tokenizer)), STRICT.get(method, method), tokenizer=tokenizer) as editor:
+    spec = QUESTIONS if method == "memoir on questions" else STRICT.get(method, method)
+    with editmem.wrap(make(host, len(tokenizer)), spec, tokenizer=tokenizer) as editor:
         yield editor
 
 
@@ -275,8 +277,8 @@ def test_layers_of_the_package():
 
     root = Path(editmem.__file__).parent
     order = [
-        ["errors", "compat", "modes", "words", "kernels", "prompts", "progress", "tiny", "folders"], ["gate"],
-        ["call", "offload", "indexes", "picture", "sentences", "files", "seams"], ["embeddings", "host", "caches"],
+        ["errors", "compat", "modes", "words", "kernels", "prompts", "progress", "tiny", "folders", "questions"],
+        ["gate", "spelling"], ["stream"], ["call", "offload", "indexes", "picture", "sentences", "files", "seams"], ["embeddings", "host", "caches"],
         ["fingerprint"], ["slot", "edit"], ["encoding", "closing"],
         ["evidence"], ["memory"], ["ledger", "fit", "explanation", "active", "calibrating"], ["checkpoint", "reading"],
         ["writing"], ["explaining"], ["editor"],

@@ -15,7 +15,7 @@ from editmem.memory.router import Router
 from editmem.memory.rows import Rows
 from editmem.memory.subjects import Found, Subjects
 from editmem.questions import OUTPUT, PLACE, QuestionEncoder, question_encoder
-from editmem.spelling import Is
+from editmem.spelling import Is, pieces
 from editmem.stream import Spoken, Stream
 from editmem.words import Words
 
@@ -23,6 +23,10 @@ MOST = 8
 """Questions of one edit that are compared: its own, other ways to ask it, and questions that it is not for."""
 SHORT = 4
 """Words that a sentence has at least to stand for itself."""
+THRESHOLD = 0.62
+"""The similarity of two questions from which they count as the same; chosen on Gemma 3 and hand-written questions."""
+WHETHER = tuple("is are was were am do does did can could has have had will would should shall may might must".split())
+"""First words of questions that are answered by yes or no."""
 PART = 0.5
 """The share of who from which an edit is considered."""
 
@@ -31,6 +35,13 @@ PART = 0.5
 def encoder_on(device: torch.device) -> QuestionEncoder:
     """The encoder that comes with the package, on a device."""
     return question_encoder() if device.type == "cpu" else copy.deepcopy(question_encoder()).to(device)
+
+
+@functools.cache
+def whether_on(device: torch.device) -> Tensor:
+    """The vocabulary ids of `WHETHER`, on a device."""
+    hashes = torch.tensor([pieces(word)[0].hashes[0] for word in WHETHER])
+    return question_encoder().ids(hashes).to(device)
 
 
 @dataclass
@@ -42,6 +53,7 @@ class Asked:
         text: int64 `[C]`, which text; place: int64 `[C]`, which of its names.
         row: int64 `[C]`, the edit.
         vectors: float32 `[C, P, 192]`, what the sentence with the name asks, up to each piece.
+        whether: bool `[C]`, whether it is answered by yes or no.
         spoken: the pieces.
     """
 
@@ -50,6 +62,7 @@ class Asked:
     place: Tensor
     row: Tensor
     vectors: Tensor
+    whether: Tensor
     spoken: Spoken
 
 
@@ -61,23 +74,22 @@ class QuestionRouter(Router):
     `Edit.unlike` than to these does not match.
 
     Args:
-        threshold: the similarity from which an edit acts; None to set one for each edit, see `_threshold`.
-        false_match_rate: share of built-in other questions that may match, for that.
+        threshold: the similarity from which an edit acts; None for `THRESHOLD`.
     """
 
-    keys = ("chats", "thresholds", "starts", "counts")
+    keys = ("chats", "starts", "counts")
 
-    def __init__(self, threshold: float | None, false_match_rate: float) -> None:
+    def __init__(self, threshold: float | None) -> None:
         super().__init__()
-        self.fixed_threshold, self.false_match_rate = threshold, false_match_rate
+        self.threshold = THRESHOLD if threshold is None else threshold
         self.words = Words()
         self.subjects = Subjects(Stream())
         self.chats = Rows((), torch.bool)
-        self.thresholds = Rows((), torch.float32)
         self.starts = Rows((), torch.int64)
         self.counts = Rows((), torch.int64)
         self.questions = Rows((OUTPUT,), torch.float16)
-        self.other = Rows((), torch.bool)  # of a question that the edit is not for
+        self.other = Rows((), torch.bool)  # whether the edit is not for that question
+        self.whether = Rows((), torch.bool)  # whether it is answered by yes or no
 
     @property
     def reads_examples(self) -> bool:
@@ -87,8 +99,8 @@ class QuestionRouter(Router):
         self.hear(host.words, host.stream)
 
     def hear(self, words: Words, stream: Callable[[], Stream]) -> None:
-        self.words = words.to(self.thresholds.data.device)
-        self.subjects.stream = stream().to(self.thresholds.data.device)
+        self.words = words.to(self.chats.data.device)
+        self.subjects.stream = stream().to(self.chats.data.device)
 
     # Writing
 
@@ -99,13 +111,13 @@ class QuestionRouter(Router):
         self.subjects.append(texts, [e.subject for e in edits], [e.aliases for e in edits], self._choose)
         for number, edit in enumerate(edits):
             row, asks = first + number, [texts[number], *edit.phrasings, *edit.unlike]
-            vectors = self._vectors(asks, row)
+            vectors, whether = self._vectors(asks, row)
             other = torch.arange(len(asks)) > len(edit.phrasings)
             self.starts.append(torch.tensor([len(self.questions)]))
             self.counts.append(torch.tensor([len(asks)]))
             self.questions.append(vectors)
             self.other.append(other)
-            self.thresholds.append(self._threshold(vectors[~other])[None])
+            self.whether.append(whether)
         self.chats.append(chat[:count])
         alike = self.alike(prompts, range(first, first + count))
         return [Kept(matches) for matches in alike]
@@ -113,22 +125,18 @@ class QuestionRouter(Router):
     def _choose(self, number: int, spans: Sequence[tuple[int, int]]) -> int | None:
         return None
 
-    def _threshold(self, vectors: Tensor) -> Tensor:
-        if self.fixed_threshold is not None:
-            return torch.tensor(self.fixed_threshold)
-        return threshold_of(vectors, encoder_on(vectors.device).background, self.false_match_rate)
-
-    def _vectors(self, texts: Sequence[Sequence[int]], row: int) -> Tensor:
-        """What texts ask of the edit's subject, float32 `[n, 192]`."""
+    def _vectors(self, texts: Sequence[Sequence[int]], row: int) -> tuple[Tensor, Tensor]:
+        """What texts ask of the edit's subject, float32 `[n, 192]`, and bool `[n]`, whether by yes or no."""
         width = max(map(len, texts))
-        tokens = torch.full((len(texts), width), -1, device=self.thresholds.data.device)
+        tokens = torch.full((len(texts), width), -1, device=self.chats.data.device)
         for i, text in enumerate(texts):
             tokens[i, width - len(text) :] = torch.as_tensor(list(text))
         asked = self._ask(tokens, torch.zeros((len(texts), 1), dtype=torch.long, device=tokens.device), Mode.BOUNDARY)
         vectors = torch.zeros((len(texts), OUTPUT), device=tokens.device)
+        whether = torch.zeros(len(texts), dtype=torch.bool, device=tokens.device)
         own = asked.row == row
-        vectors[asked.text[own]] = asked.vectors[own, -1]
-        return vectors
+        vectors[asked.text[own]], whether[asked.text[own]] = asked.vectors[own, -1], asked.whether[own]
+        return vectors, whether
 
     def keep(self, rows: Tensor) -> None:
         starts, counts = self.starts.used[rows], self.counts.used[rows]
@@ -136,8 +144,9 @@ class QuestionRouter(Router):
         places = torch.repeat_interleave(starts - new, counts) + torch.arange(int(counts.sum()), device=rows.device)
         self.questions.keep(places)
         self.other.keep(places)
+        self.whether.keep(places)
         self.starts.replace(new)
-        for table in (self.counts, self.chats, self.thresholds):
+        for table in (self.counts, self.chats):
             table.keep(rows)
         self.subjects.keep(rows)
 
@@ -171,7 +180,9 @@ class QuestionRouter(Router):
         own = torch.where(inside, sentence, -1).amax(1, keepdim=True)
         heard = (sentence == own) | ((sentence == own + 1) & begun)
         ids = torch.where(heard & (column[:, 0] >= since[b]), ids, 0)
-        return Asked(found, b, k, found.row[b, k], encoder_on(ids.device)(ids), spoken)
+        first_word = ids.gather(1, (ids > 0).long().argmax(1, keepdim=True))
+        whether = torch.isin(first_word[:, 0], whether_on(ids.device))
+        return Asked(found, b, k, found.row[b, k], encoder_on(ids.device)(ids), whether, spoken)
 
     def _ids(self, spoken: Spoken) -> Tensor:
         """The vocabulary ids of words at their last pieces, int64 `[B, P]`, 0 elsewhere."""
@@ -190,6 +201,7 @@ class QuestionRouter(Router):
         index = torch.where(there, self.starts.data[row][:, None] + number, 0)
         scores = vectors @ self.questions.data[index].float().transpose(1, 2)
         other = self.other.data[index]
+        there &= self.whether.data[index] == asked.whether[:, None]
         own = torch.where((there & ~other)[:, None], scores, -1).amax(-1)
         against = torch.where((there & other)[:, None], scores, -1).amax(-1)
         return torch.where(against < own, own, -1)
@@ -207,7 +219,7 @@ class QuestionRouter(Router):
         return torch.where(ends, _best(scores, rows), -1)
 
     def _scores_at_end(self, text: Tensor, since: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
-        """How far over its threshold each named edit is, float32 `[B, K]`, its row, and (who, what)."""
+        """How far over the threshold each named edit is, float32 `[B, K]`, its row, and (who, what)."""
         asked = self._ask(text, since, Mode.BOUNDARY)
         found, what = asked.found, torch.full(asked.found.row.shape, -2.0, device=text.device)
         said = asked.vectors[:, -1:]
@@ -217,7 +229,7 @@ class QuestionRouter(Router):
         who = found.who(torch.maximum(since, column), until)[:, 0]
         row = found.row.clamp(min=0)
         kind = self.chats.data[row] == (since > 0)
-        over = what - (1 - who) * PART - self.thresholds.data[row]
+        over = what - (1 - who) * PART - self.threshold
         scores = torch.where((found.row >= 0) & kind & (who >= PART), over, -torch.inf)
         return scores, found.row, (who, what)
 
@@ -236,7 +248,7 @@ class QuestionRouter(Router):
         who = found.who(since, until)
         row = found.row.clamp(min=0)
         kind = self.chats.data[row][:, None] == (starts > 0)[..., None]
-        over = what - (1 - who) * PART - self.thresholds.data[row][:, None]
+        over = what - (1 - who) * PART - self.threshold
         scores = torch.where((found.row >= 0)[:, None] & kind & (who >= PART), over, -torch.inf)
         whole = self._whole(spoken, count)
         return torch.where(whole, _best(scores, found.row[:, None].expand_as(scores)), -1)[:, first:]
@@ -260,15 +272,14 @@ class QuestionRouter(Router):
                 row = int(rows[b, k])
                 if row < 0 or scores[b, k] == -torch.inf:
                     continue
-                threshold = float(self.thresholds.data[row])
                 parts = {"subject": float(who[b, k]), "question": float(what[b, k])}
-                matches.append(Match(row, float(scores[b, k]) + threshold, threshold, parts))
+                matches.append(Match(row, float(scores[b, k]) + self.threshold, self.threshold, parts))
             ranked.append(matches)
         return ranked
 
     # Keeping
 
-    TABLES = (*keys, "questions", "other")
+    TABLES = (*keys, "questions", "other", "whether")
 
     def tensors(self) -> dict[str, Tensor]:
         own = {name: getattr(self, name).used.contiguous() for name in self.TABLES}
@@ -307,8 +318,3 @@ def sentence_starts(spoken: Spoken) -> Tensor:
 def _best(scores: Tensor, rows: Tensor) -> Tensor:
     best = scores.max(-1)
     return torch.where(best.values >= 0, rows.gather(-1, best.indices[..., None]).squeeze(-1), -1)
-
-
-def threshold_of(vectors: Tensor, background: Tensor, rate: float) -> Tensor:
-    """The similarity from which questions count as one of `vectors`; a stand-in until chosen."""
-    return torch.tensor(0.6)

@@ -45,7 +45,8 @@ class MemoirSpec(Spec):
         storage: "factored" keeps each edit's output offsets apart: no interference, exact forgetting.
             "shared" writes all edits into one matrix W_m, as in the paper; forgetting replays the others.
         router: how a prompt finds its edit. "names" compares what is asked, by the host's state at the prompt's
-            end, and about whom, by the words that both prompts share; "tophash" compares masks, as in the paper.
+            end, and about whom, by the words that both prompts share; "questions" compares names and questions by a
+            built-in encoder, on hosts of any size; "tophash" compares masks, as in the paper.
         pooling: what a prompt is hashed from ("tophash"): its "last" token or the "mean" of its tokens (paper).
         density: k / D ("tophash"), the share of the activations in a mask. The paper has 4096 / 14336 = 0.286.
         threshold: the router's score from which an edit acts; None to calibrate it.
@@ -104,7 +105,7 @@ class MemoirSpec(Spec):
         if self.router == "names":
             router = NameRouter(site.block_path, site.out_features, self.threshold, self.false_match_rate)
         elif self.router == "questions":
-            router = QuestionRouter(self.threshold, self.false_match_rate)
+            router = QuestionRouter(self.threshold)
         else:
             router = TopHashRouter(site.in_features, k, self.pooling, self.threshold, self.false_match_rate, self.seed)
         storage: Storage

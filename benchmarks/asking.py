@@ -1,0 +1,125 @@
+"""What the router on questions finds and leaves alone, on a real tokenizer: no host is needed, for it reads no states.
+
+    python -m benchmarks.asking --tokenizer FOLDER --asks asks.py --locft FOLDER --edits 1000
+
+Prints shares at the default threshold: of hand-written questions (`asks`: found; other questions about the subject, other
+subjects, and tricky ones: left alone) and of the records of LocFT-BF's files (rephrased: found; locality: left alone).
+"""
+
+import argparse
+import dataclasses
+import importlib.util
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer
+
+from editmem.fit import collate
+from editmem.memory.base import Prompts
+from editmem.memory.question_router import QuestionRouter
+from editmem.stream import Stream
+from editmem.words import Words
+
+TOGETHER = 32
+DATA = ("wikibigedit", "zsre", "counterfact")
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """Of an edit what the router takes: token ids."""
+
+    subject: Sequence[int] | None = None
+    aliases: tuple[Sequence[int], ...] = ()
+    phrasings: tuple[Sequence[int], ...] = ()
+    unlike: tuple[Sequence[int], ...] = ()
+
+
+class Asker:
+    """A router with a tokenizer, without a host."""
+
+    def __init__(self, tokenizer: Any, stream: Stream) -> None:
+        self.tokenizer, self.router = tokenizer, QuestionRouter(None)
+        self.router.hear(Words(1), lambda: stream)
+
+    def ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text)["input_ids"])
+
+    def _prompts(self, texts: Sequence[str]) -> Prompts:
+        rows = [(i, self.ids(text), [0]) for i, text in enumerate(texts)]
+        return Prompts(torch.zeros(1), torch.zeros(1), collate(rows, 0, torch.device("cpu")).call())
+
+    def add(self, prompts: Sequence[str], given: Sequence[Any]) -> None:
+        for start in range(0, len(prompts), TOGETHER):
+            part = slice(start, start + TOGETHER)
+            self.router.append(self._prompts(prompts[part]), given[part])
+
+    def find(self, texts: Sequence[str]) -> Iterator[int]:
+        """The edit that each text gets, -1 for none."""
+        for start in range(0, len(texts), TOGETHER):
+            call = self._prompts(texts[start : start + TOGETHER]).call
+            yield from self.router.decide(torch.zeros(1), call, {}).tolist()
+
+
+def asks(path: Path, tokenizer: Any, stream: Stream, phrasings: int) -> None:
+    """`phrasings` of each edit's `asks` are given with it, and its subject; the others are asked."""
+    loader = importlib.util.spec_from_file_location("asks", path)
+    assert loader is not None
+    assert loader.loader is not None
+    module = importlib.util.module_from_spec(loader)
+    loader.loader.exec_module(module)
+    items, asker = list(module.items()), Asker(tokenizer, stream)
+    given = [
+        Given(asker.ids(item["subject"]), (), tuple(map(asker.ids, item["asks"][:phrasings]))) if phrasings else Given()
+        for item in items
+    ]
+    asker.add([item["prompt"] for item in items], given)
+    for kind in ("asks", "other_question", "other_subject", "tricky"):
+        texts = [item[kind][phrasings:] if kind == "asks" else item[kind] for item in items]
+        found = iter(asker.find([text for part in texts for text in part]))
+        right = [next(found) == (n if kind == "asks" else -1) for n, part in enumerate(texts) for _ in part]
+        print(f"asks, {phrasings} phrasings given  {kind:<15} {sum(right) / len(right):.3f} of {len(right)}")
+
+
+def locft(path: Path, tokenizer: Any, stream: Stream, count: int) -> None:
+    records, asker = json.loads(path.read_text(encoding="utf-8"))[:count], Asker(tokenizer, stream)
+    prompts = [record.get("prompt") or record["src"] for record in records]
+    asker.add(prompts, [Given()] * len(prompts))
+    rephrased = list(asker.find([record.get("rephrase_prompt") or record["rephrase"] for record in records]))
+    local = [text.removeprefix("nq question: ") for record in records for text in _locality(record)]
+    left = list(asker.find(local))
+    print(f"{path.stem}, {len(records)} edits  itself    {_share(a == n for n, a in enumerate(asker.find(prompts)))}")
+    print(f"{path.stem}, {len(records)} edits  rephrased {_share(answer == n for n, answer in enumerate(rephrased))}")
+    print(f"{path.stem}, {len(records)} edits  locality  {_share(answer < 0 for answer in left)} of {len(left)}")
+
+
+def _share(right: Any) -> str:
+    values = list(right)
+    return f"{sum(values) / len(values):.3f}"
+
+
+def _locality(record: dict[str, Any]) -> list[str]:
+    found = record.get("locality_prompt") or record.get("loc") or record.get("locality") or []
+    return [found] if isinstance(found, str) else [text for text in found if isinstance(text, str)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokenizer", required=True, help="folder or Hub name")
+    parser.add_argument("--asks", type=Path, help="a file with `items()`, edits with what is asked about them")
+    parser.add_argument("--locft", type=Path, help="a folder with *_2k.json")
+    parser.add_argument("--edits", type=int, default=1000)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    tokenizer = AutoTokenizer.from_pretrained(options.tokenizer)
+    stream = Stream.of_tokenizer(tokenizer, len(tokenizer))
+    for phrasings in (0, 2) if options.asks else ():
+        asks(options.asks, tokenizer, stream, phrasings)
+    for name in DATA if options.locft else ():
+        locft(options.locft / f"{name}_2k.json", tokenizer, stream, options.edits)
+
+
+if __name__ == "__main__":
+    main()
