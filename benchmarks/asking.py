@@ -2,8 +2,9 @@
 
     python -m benchmarks.asking --tokenizer FOLDER --asks asks.py --locft FOLDER --edits 1000
 
-Prints shares at the default threshold: of hand-written questions (`asks`: found; other questions about the subject, other
-subjects, and tricky ones: left alone) and of the records of LocFT-BF's files (rephrased: found; locality: left alone).
+Prints shares at the default threshold: of hand-written questions (`asks`: found; other questions about the subject,
+other subjects, and tricky ones: left alone) and of the records of LocFT-BF's files (rephrased: found; locality: left
+alone).
 """
 
 import argparse
