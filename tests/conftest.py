@@ -8,6 +8,7 @@ os.environ["TRITON_INTERPRET"] = "1"
 
 import pytest
 import torch
+import transformers.utils.logging  # noqa: F401 - gives loggers their `warning_once`
 
 import editmem
 from editmem.writing import Writer
