@@ -97,6 +97,7 @@ def test_a_host_moved_to_another_dtype_keeps_its_edits(name, change, edited, tok
     again.unwrap()
 
 
+@pytest.mark.slow
 def test_a_host_that_sees_in_another_dtype():
     vlm = editmem.tiny(vision=True)
     with editmem.wrap(vlm[0], "memeic", tokenizer=vlm[1]) as editor:

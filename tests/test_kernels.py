@@ -10,11 +10,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from packaging.version import Version
 
 from editmem import kernels
 from editmem.kernels import cpu, ops, reference
 
-pytest.importorskip("triton")
+triton = pytest.importorskip("triton")
 from editmem.kernels import gpu
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
@@ -26,10 +27,13 @@ few = settings(max_examples=15, deadline=None)
 def route(request, monkeypatch):
     if request.param == "cpu without faiss":
         monkeypatch.setattr(cpu, "_faiss", lambda: None)
+    if request.param == "triton" and "triton" not in ROUTES:
+        pytest.skip("Triton 3.2's interpreter ends the process")
     return gpu if request.param == "triton" else cpu
 
 
-ROUTES = {"cpu": cpu, "triton": gpu}
+# Triton 3.2's interpreter ends the process.
+ROUTES = {"cpu": cpu} | ({"triton": gpu} if Version(triton.__version__) >= Version("3.3") else {})
 
 
 @st.composite

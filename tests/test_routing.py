@@ -98,7 +98,12 @@ def say(model, tokenizer, prompts, side="left", **options):
         options["assistant_model"] = _assistant()
     inputs = encode(tokenizer, prompts, side)
     torch.manual_seed(5)
-    ids = model.generate(**inputs, max_new_tokens=8, **{"do_sample": False, **options})
+    try:
+        ids = model.generate(**inputs, max_new_tokens=8, **{"do_sample": False, **options})
+    except ValueError as error:
+        if "prefill chunking without a cache" in str(error):
+            pytest.skip("this release of transformers reads no prompts in chunks, bare hosts included")
+        raise
     return tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
