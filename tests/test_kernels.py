@@ -15,7 +15,9 @@ from packaging.version import Version
 from editmem import kernels
 from editmem.kernels import cpu, ops, reference
 
-triton = pytest.importorskip("triton")
+pytest.importorskip("triton")
+import triton
+
 from editmem.kernels import gpu
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
