@@ -279,9 +279,10 @@ def test_layers_of_the_package():
 
     root = Path(editmem.__file__).parent
     order = [
-        ["errors", "compat", "modes", "words", "kernels", "prompts", "progress", "tiny", "folders", "questions"],
+        ["errors", "compat", "disguise", "modes", "words", "kernels", "prompts", "progress", "tiny", "folders"],
+        ["questions"],
         ["gate", "spelling"], ["stream"], ["call", "offload", "indexes", "picture", "sentences", "files", "seams"],
-        ["embeddings", "host", "caches"],
+        ["embeddings", "host", "caches"], ["generating"], ["swapped"],
         ["fingerprint"], ["slot", "edit"], ["encoding", "closing"],
         ["evidence"], ["memory"], ["ledger", "fit", "explanation", "active", "calibrating"], ["checkpoint", "reading"],
         ["writing"], ["explaining"], ["editor"],

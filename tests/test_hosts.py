@@ -9,7 +9,7 @@ from torch import nn
 
 import editmem
 from editmem.errors import HostError
-from editmem.slot import _SLOT
+from editmem.swapped import SLOT
 
 PROMPT, TARGET = "The capital of Australia is", "Sydney"
 OTHER = "Bruno plays the violin every"
@@ -193,7 +193,7 @@ def test_saving_a_wrapped_host(tokenizer, tmp_path):
     again = type(make("llama", len(tokenizer))).from_pretrained(tmp_path / "host").eval()
     editor.unwrap()
     assert torch.equal(logits(again, tokenizer, PROMPT), logits(model, tokenizer, PROMPT))
-    assert not any(_SLOT in module.__dict__ for module in model.modules())
+    assert not any(SLOT in module.__dict__ for module in model.modules())
 
 
 def test_moving_the_host_moves_the_memory(tokenizer):

@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize
 
 import editmem
 from editmem.errors import HostError
-from editmem.slot import _SLOT
+from editmem.swapped import SLOT
 
 CAPITAL = ("The capital of Australia is", "Rome")
 
@@ -40,7 +40,7 @@ def edits(editor):
 
 
 def left_no_trace(model):
-    return not any(_SLOT in vars(m) or any("_host_class" in vars(c) for c in type(m).__mro__) for m in model.modules())
+    return not any(SLOT in vars(m) or any("_host_class" in vars(c) for c in type(m).__mro__) for m in model.modules())
 
 
 class Halved(nn.Module):

@@ -5,7 +5,6 @@ The note is an attribute of the cache, so that it goes where the cache goes, int
 swapped for a subclass of its own whose methods change the note with the rows and columns.
 """
 
-import copy
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from editmem import compat
 from editmem.call import KEPT, NO_TOKEN, PADDING, Call, Carry, untracked
+from editmem.disguise import Disguised, disguised
 
 _NOTE = "_editmem_note"
 
@@ -123,10 +123,8 @@ def compose(cache: Any, composed: Composed) -> None:
         setattr(cache, _NOTE, dataclasses.replace(note, composed=composed))
 
 
-class _Followed:
+class _Followed(Disguised):
     """The methods of a cache that change its rows and columns. Pickled, it is a cache as it was."""
-
-    _host_class: type
 
     def _change(self, change: Callable[[Note], Note | None]) -> None:
         if (note := getattr(self, _NOTE, None)) is not None:
@@ -160,12 +158,6 @@ class _Followed:
         self._change(lambda note: note.rows(lambda tensor: tensor.repeat_interleave(repeats, dim=0)))
         return result
 
-    def __deepcopy__(self, memo: dict) -> Any:
-        clone = self.__class__.__new__(self.__class__)
-        memo[id(self)] = clone
-        clone.__dict__.update({key: copy.deepcopy(value, memo) for key, value in self.__dict__.items()})
-        return clone
-
     def __reduce__(self) -> Any:
         state = {key: value for key, value in self.__dict__.items() if key != _NOTE}
         return _unpickled, (self._host_class, state)
@@ -179,5 +171,4 @@ def _unpickled(cls: Any, state: dict[str, Any]) -> Any:
 
 @functools.cache
 def _followed(cls: Any) -> type:
-    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__, "_host_class": cls}
-    return type(cls.__name__, (_Followed, cls), names)
+    return disguised(_Followed, cls)

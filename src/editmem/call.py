@@ -219,7 +219,7 @@ def untracked() -> bool:
     """Whether a forward is being compiled or captured, so that nothing may be looked up for it."""
     if torch.compiler.is_compiling():
         return True
-    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
 
 
 def real_tokens(mask: Tensor | None, shape: tuple[int, int], device: torch.device) -> Tensor:

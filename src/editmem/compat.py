@@ -6,7 +6,7 @@ Nothing else in this package writes such a name down, so that a rename there is 
 import copy
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -51,10 +51,14 @@ def returns_dict(model: Any, arguments: Mapping[str, Any]) -> bool:
     return bool(getattr(model.config, "return_dict", True) if asked is None else asked)
 
 
+def cache_name(taken: Collection[str]) -> str:
+    """What a forward that takes these arguments calls its KV cache."""
+    return next((name for name in CACHE_NAMES if name in taken), CACHE_NAMES[0])
+
+
 def given_cache(model: Any, cache: Any) -> dict[str, Any]:
     """A KV cache as an argument of the model's forward, by the name that it is taken under."""
-    taken = parameter_names(model.forward)
-    return {next((name for name in CACHE_NAMES if name in taken), CACHE_NAMES[0]): cache}
+    return {cache_name(parameter_names(model.forward)): cache}
 
 
 def without_cache(arguments: Mapping[str, Any]) -> dict[str, Any]:

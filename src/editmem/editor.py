@@ -166,6 +166,7 @@ class Editor:
     def _check_attached(self) -> None:
         if not self._slots.modules:
             raise EditMemError("this editor was unwrapped; call editmem.wrap(model, ...) again")
+        self._slots.move_along()
 
     def _check_ids(self, edits: Sequence[Edit]) -> None:
         for edit in edits:

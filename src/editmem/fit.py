@@ -140,6 +140,7 @@ class Runner:
         self.host, self.site, self.context = host, site, context
         parameters = compat.parameter_names(host.model.forward)
         self.options = {name for name in compat.OPTIONAL if name in parameters}
+        self.cache_name = compat.cache_name(parameters)
 
     def logits(self, batch: Batch, stand_in: nn.Module | Callable | None) -> Tensor:
         """Logits `[B, L, V]` of the target's tokens, with `stand_in` in place of the site's memories if given."""
@@ -181,7 +182,7 @@ class Runner:
             said.append(out.logits[:, -1].argmax(-1).to(tokens.device))
             mask = nn.functional.pad(mask, (0, 1), value=1)
             tokens, lengths = said[-1][:, None], None
-            inputs |= compat.given_cache(self.host.model, compat.cache_of(out))
+            inputs[self.cache_name] = compat.cache_of(out)
         return torch.stack(said, 1).tolist()
 
     def go_on(

@@ -189,7 +189,7 @@ class NameRouter(Router):
         keys = self.states.data[listed].float().transpose(1, 2)
         state, at = states @ keys, self._last_words(call)[..., None]
         if boundary:
-            residual = call.residual[self.block_path]
+            residual = call.entering(self.block_path)
             words = self.plain(residual.gather(1, at.expand(-1, -1, residual.shape[-1]))) @ keys
         else:
             words = state.gather(1, at.expand_as(state))
