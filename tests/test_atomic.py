@@ -10,7 +10,7 @@ from pictured import NAMING, A, B, seen
 from pictured import OTHER as OTHER_OWNER
 
 import editmem
-from editmem import fit, slot, writing
+from editmem import fit, swapped, writing
 from editmem.errors import EditMemError, LedgerError
 from editmem.ledger import Ledger
 from editmem.memory import adapters, descent, external, pictures, rows, storage, targets
@@ -31,7 +31,7 @@ METHODS = {
     "shared-adapters": {"method": "dual-adapters", "storage": "shared", "steps": 2, "start": 1.0},
 }
 STEPS = {
-    "host": (slot._EntryCall, "__call__"),
+    "host": (swapped._EntryCall, "__call__"),
     "offsets": (storage.OffsetDraft, "step"),
     "columns": (storage.ColumnDraft, "step"),
     "descent": (descent.DescentDraft, "step"),

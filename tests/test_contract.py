@@ -285,7 +285,7 @@ def test_layers_of_the_package():
         ["embeddings", "host", "caches"], ["generating"], ["swapped"],
         ["fingerprint"], ["slot", "edit"], ["encoding", "closing"],
         ["evidence"], ["memory"], ["ledger", "fit", "explanation", "active", "calibrating"], ["checkpoint", "reading"],
-        ["writing"], ["explaining"], ["editor"],
+        ["writing"], ["explaining"], ["changes"], ["editor"],
         ["wrap", "connecting", "interop"], ["cli", "__init__"],
     ]  # fmt: skip
     level = {name: number for number, names in enumerate(order) for name in names}

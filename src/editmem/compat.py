@@ -45,6 +45,12 @@ def cache_of(out: Any) -> Any:
     return next((getattr(out, name) for name in CACHE_NAMES if name in fields), None)
 
 
+def cache_after(out: Any, arguments: Mapping[str, Any]) -> Any:
+    """The KV cache that a forward or `generate` with these arguments has filled; None where there is none."""
+    cache = cache_of(out)
+    return cache_among(arguments) if cache is None else cache  # an empty one is false
+
+
 def returns_dict(model: Any, arguments: Mapping[str, Any]) -> bool:
     """Whether a forward with these arguments returns an output with named fields, and no tuple."""
     asked = arguments.get("return_dict")

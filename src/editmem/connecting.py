@@ -83,7 +83,7 @@ def train(
     optimiser = torch.optim.AdamW(weights, lr=rate)
     losses: list[float] = []
     before = connector.trained, [weight.detach().clone() for weight in weights]
-    with editor._slots.gate.editing(), torch.enable_grad(), editor._frozen():
+    with editor._slots.gate.editing(), torch.enable_grad(), editor._changes.frozen():
         connector.trained = True
         for weight in weights:
             weight.requires_grad_(True)

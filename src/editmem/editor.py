@@ -1,9 +1,7 @@
 """The handle that `wrap` returns: edit, forget, undo, explain, save."""
 
-import itertools
-import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -14,20 +12,18 @@ from torch import Tensor, nn
 
 from editmem import checkpoint
 from editmem.active import ActiveEdits
-from editmem.edit import Edit, EditRecord, EncodedEdit, Prompt, last_of_each, read_edits
+from editmem.changes import Changes
+from editmem.edit import Edit, EditRecord, Prompt, last_of_each, read_edits
 from editmem.errors import EditMemError, InvalidEditError, UnknownEditError
 from editmem.explaining import explain
 from editmem.explanation import Explanation
 from editmem.fingerprint import fingerprint
-from editmem.fit import Outcome
 from editmem.host import Host, SiteInfo
 from editmem.ledger import Event, Ledger
 from editmem.memory.base import Memory, Spec
-from editmem.progress import Progress, bar
+from editmem.progress import Progress
 from editmem.slot import Slots
 from editmem.writing import Writer
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -65,6 +61,7 @@ class Editor:
         self._host, self._slots, self._ledger = host, slots, ledger
         context, gate = slots.context, slots.gate
         self._writers = [Writer(host, site, memory, context, gate, tokenizer) for _, site, memory in parts]
+        self._changes = Changes(host, slots, ledger, self._writers)
         self._reading = next((writer for writer in self._writers if writer.reader is not None), None)
         slots.reader = None if self._reading is None else self._reading.reader
 
@@ -80,13 +77,6 @@ class Editor:
     def _active(self) -> ActiveEdits:
         return self._writer.active
 
-    def _writer_for(self, edit: Edit) -> Writer:
-        """That of the first memory that takes the edit's kind."""
-        return next((writer for writer in self._writers if writer.takes(edit)), self._writer)
-
-    def _is_active(self, edit_id: str) -> bool:
-        return any(edit_id in writer.active for writer in self._writers)
-
     @property
     def tokenizer(self) -> Any:
         """The tokenizer given to `wrap`, or the one that is saved where the model came from."""
@@ -95,7 +85,7 @@ class Editor:
     @property
     def edits(self) -> Mapping[str, EditRecord]:
         """Active edits by id, in order of writing."""
-        return MappingProxyType({i: record for i, record in self._ledger.edits().items() if self._is_active(i)})
+        return MappingProxyType({i: record for i, record in self._ledger.edits().items() if self._changes.is_active(i)})
 
     @property
     def history(self) -> Ledger:
@@ -134,34 +124,13 @@ class Editor:
         wanted = last_of_each(edits)
         with self._slots.gate.editing():
             self._check_attached()
-            encoded = [(writer := self._writer_for(edit), writer.renderings(edit)) for edit in wanted.values()]
+            encoded = [(writer := self._changes.writer_for(edit), writer.renderings(edit)) for edit in wanted.values()]
             self._check_ids(list(wanted.values()))
-            with self._whole():
-                self._prepare(list(wanted.values()), progress)
-            with self._whole():
-                records = self._write_all(encoded, batch_size, progress)
+            with self._changes.whole():
+                self._changes.prepare(list(wanted.values()), progress)
+            with self._changes.whole():
+                records = self._changes.write_all(encoded, batch_size, progress)
         return records[edits[0].prompt_key] if single else [records[edit.prompt_key] for edit in edits]
-
-    def _prepare(self, edits: Sequence[Edit], progress: Progress = None) -> None:
-        """Calibrate the memories that these edits go to, and refuse what they cannot hold."""
-        for writer in self._writers:
-            if own := [edit for edit in edits if self._writer_for(edit) is writer]:
-                writer.calibrate(progress)
-                writer.check_pictures(own)
-
-    @contextmanager
-    def _whole(self) -> Iterator[None]:
-        """Around what changes memories and history: all of it or, where it ends by any exception, nothing."""
-        count, restores = len(self._ledger), [writer.snapshot() for writer in self._writers]
-        try:
-            yield
-            self._ledger.write()
-        except BaseException:
-            with self._slots.gate.changing():
-                for restore in restores:
-                    restore()
-                self._ledger.back_to(count)
-            raise
 
     def _check_attached(self) -> None:
         if not self._slots.modules:
@@ -178,50 +147,6 @@ class Editor:
                     "choose another id or forget that edit first"
                 )
 
-    @contextmanager
-    def _frozen(self) -> Iterator[None]:
-        """Around passes of the editor's own: what was said of the user's prompts is not about these."""
-        with self._host.frozen(), self._slots.context.setting(questions=None, lengths=None):
-            yield
-
-    def _write_all(
-        self, encoded: Sequence[tuple[Writer, list[EncodedEdit]]], batch_size: int, progress: Progress
-    ) -> dict[str, EditRecord]:
-        """Write edits, each of them in one or more renderings, the given one first; records by `Edit.prompt_key`."""
-        records = {}
-        with self._frozen(), bar(progress, len(encoded), "editing") as advance:
-            for writer, batch in _batches(encoded, batch_size):
-                for record in self._write(writer, batch):
-                    records[record.edit.prompt_key] = record
-                advance(len(batch))
-        return records
-
-    def _write(self, writer: Writer, renderings: Sequence[Sequence[EncodedEdit]]) -> list[EditRecord]:
-        batch = [item for item, *_ in renderings]
-        said_before = writer.say(batch)
-        superseded = [writer.active.with_prompt_of(item.edit) for item in batch]
-        outcomes = iter(self._learn(writer, renderings, [old for old in superseded if old is not None]))
-        records = []
-        for items, before, old in zip(renderings, said_before, superseded, strict=True):
-            item, outcome = items[0], next(outcomes)
-            others = [next(outcomes) for _ in items[1:]]
-            record = writer.record(item, before, outcome, others)
-            if old is not None:
-                self._ledger.append("superseded", (old,))
-            self._ledger.append("edited", (record.id,), record)
-            records.append(record)
-        return records
-
-    def _learn(
-        self, writer: Writer, renderings: Sequence[Sequence[EncodedEdit]], replaced: Sequence[str]
-    ) -> list[Outcome]:
-        """Write edits in the place of others: what those share weights with is written anew before."""
-        with ExitStack() as stack:
-            if writer.dependents(replaced):
-                stack.enter_context(self._slots.gate.changing())
-                self._erase(replaced)
-            return writer.learn([item for items in renderings for item in items], replaced)
-
     # Taking back
 
     def forget(self, *ids: str) -> None:
@@ -236,8 +161,8 @@ class Editor:
         with self._slots.gate.editing():
             self._check_attached()
             self._check_active(ids)
-            with self._whole():
-                self._erase(ids)
+            with self._changes.whole():
+                self._changes.erase(ids)
                 if ids:
                     self._ledger.append("forgotten", ids)
 
@@ -254,7 +179,7 @@ class Editor:
 
     def _check_active(self, ids: Sequence[str]) -> None:
         for edit_id in ids:
-            if not self._is_active(edit_id):
+            if not self._changes.is_active(edit_id):
                 raise UnknownEditError(f"no active edit has the id {edit_id!r}; see editor.edits")
 
     def undo(self, n: int = 1) -> None:
@@ -273,45 +198,9 @@ class Editor:
             undone |= {e.number for e in standing if e.kind == "superseded" and e.number + 1 in undone}
             wanted = Ledger()
             wanted.take_over([*self._ledger, Event(len(self._ledger), "undone", (), 0.0, None, tuple(undone))])
-            with self._whole():
-                changed = self._become(wanted.edits())
+            with self._changes.whole():
+                changed = self._changes.become(wanted.edits())
                 self._ledger.append("undone", changed, undoes=tuple(sorted(undone)))
-
-    def _become(self, wanted: Mapping[str, EditRecord], batch_size: int = 1) -> tuple[str, ...]:
-        """Have these edits active, and no others; the ids of those that became active or inactive."""
-        held = {edit_id: edit for writer in self._writers for edit_id, edit in writer.active.edits().items()}
-        gone = [i for i, edit in held.items() if i not in wanted or wanted[i].edit != edit]
-        back = [record.edit for i, record in wanted.items() if held.get(i) != record.edit]
-        coming = {edit.prompt_key for edit in back}
-        with ExitStack() as stack:
-            if any(writer.dependents(gone) for writer in self._writers):
-                stack.enter_context(self._slots.gate.changing())
-                coming = set()
-            self._erase([edit_id for edit_id in gone if held[edit_id].prompt_key not in coming])
-            self._rewrite(back, batch_size)
-        return tuple(dict.fromkeys([*gone, *(str(edit.id) for edit in back)]))
-
-    def _erase(self, ids: Sequence[str]) -> None:
-        with self._slots.gate.changing():
-            for writer in self._writers if ids else ():
-                for group in map(set, writer.dependents(ids)):
-                    left = [edit for i, edit in writer.active.edits().items() if i in group and i not in ids]
-                    with writer.memory.rewriting(writer.active.rows_of(list(group))):
-                        writer.drop(list(group))
-                        self._rewrite(left)
-                writer.drop(ids)
-
-    def _rewrite(self, edits: Sequence[Edit], batch_size: int = 1) -> None:
-        """Write edits that were made before, in order, in the place of those of the same prompts."""
-        encoded = [(writer := self._writer_for(edit), writer.renderings(edit)) for edit in edits]
-        with self._frozen(), bar(None, len(encoded), "writing edits again") as advance:
-            for writer, batch in _batches(encoded, batch_size):
-                replaced = [writer.active.with_prompt_of(item.edit) for item, *_ in batch]
-                outcomes = self._learn(writer, batch, [old for old in replaced if old is not None])
-                written = zip([item.edit.id for items in batch for item in items], outcomes, strict=True)
-                for edit_id in {edit_id for edit_id, outcome in written if not outcome.took}:
-                    _log.warning("edit %s did not take when it was written again", edit_id)
-                advance(len(batch))
 
     # Looking
 
@@ -416,12 +305,12 @@ class Editor:
 
     def _begin(self, restore: Callable[["Editor"], None]) -> None:
         """Restore what was saved, if anything, and what the ledger knows beyond that."""
-        with self._slots.gate.editing(), self._whole():
+        with self._slots.gate.editing(), self._changes.whole():
             restore(self)
             wanted = self._ledger.edits()
             if wanted.keys() != {edit_id for writer in self._writers for edit_id in writer.active}:
-                self._prepare([record.edit for record in wanted.values()], None)
-            self._become(wanted, batch_size=32)
+                self._changes.prepare([record.edit for record in wanted.values()], None)
+            self._changes.become(wanted, batch_size=32)
 
     # Leaving
 
@@ -440,15 +329,3 @@ class Editor:
     def __repr__(self) -> str:
         methods = ", ".join(spec.method for spec in self.specs)
         return f"Editor({type(self._host.model).__name__}, {methods}, {len(self.edits)} edits)"
-
-
-def _batches(
-    encoded: Sequence[tuple[Writer, list[EncodedEdit]]], size: int
-) -> Iterator[tuple[Writer, list[list[EncodedEdit]]]]:
-    """Edits in order, at most `size` together, those with a picture and those without apart; one by one where they
-    share weights: what is forgotten is replayed so, and has to come out the same."""
-    for _, group in itertools.groupby(encoded, key=lambda pair: pair[1][0].edit.image is None):
-        writers, alike = zip(*group, strict=True)
-        most = 1 if writers[0].memory.replays else size
-        for start in range(0, len(alike), most):
-            yield writers[0], list(alike[start : start + most])

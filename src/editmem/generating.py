@@ -162,7 +162,7 @@ def generation_of(ids: Tensor | None, kwargs: dict[str, Any], said: Said | None)
 
 def note_generated(generation: Generation, out: Any, given: int, kwargs: Mapping[str, Any]) -> None:
     """Note on the cache that `generate` leaves what it holds; `given` is how many columns of ids it was given."""
-    cache = compat.cache_of(out) or compat.cache_among(kwargs)
+    cache = compat.cache_after(out, kwargs)
     length = None if cache is None else compat.cache_length(cache)
     if cache is None or length is None or generation.text is None or getattr(out, "beam_indices", None) is not None:
         return

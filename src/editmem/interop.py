@@ -102,7 +102,7 @@ def load(editor: Editor, folder: str | Path, part: str) -> None:
         raise SpecError("this memory has no shared adapters; wrap the model with MemeicSpec(storage='shared')")
     found = _matched(weights, [m.path for m in adapters.maps], adapters.rank, scale, adapters.scale)
     row = PARTS.index(part)
-    with editor._slots.gate.editing(), editor._whole(), editor._slots.gate.changing():
+    with editor._slots.gate.editing(), editor._changes.whole(), editor._slots.gate.changing():
         for low_rank, (down, up) in zip(adapters.maps, found, strict=True):
             low_rank.down.put(row, down.to(low_rank.down.data))
             low_rank.up.put(row, up.to(low_rank.up.data))

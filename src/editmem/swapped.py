@@ -196,7 +196,7 @@ class _EntryCall(_Checkpointed):
             context.inside, context.call = False, None
         if call is not None and context.watched is not None:
             context.watched.append(call)
-        cache = compat.cache_among(inputs) or compat.cache_of(out)
+        cache = compat.cache_after(out, inputs)
         if call is not None and cache is not None and not (context.generations and context.generations[-1].prepares):
             caches.leave(cache, caches.note_after(call))
         return out
@@ -241,7 +241,7 @@ class _GenerateCall(_EntryCall):
             context.generations.pop()
         note_generated(generation, out, 0 if moved is None else moved.shape[1], kwargs)
         if reading is not None:
-            reading.leave(compat.cache_of(out) or compat.cache_among(kwargs))
+            reading.leave(compat.cache_after(out, kwargs))
         return out if moved is given else with_prompt(out, cast(Tensor, given), cast(Tensor, moved).shape[1])
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> Any:
