@@ -29,13 +29,12 @@ few = settings(max_examples=15, deadline=None)
 def route(request, monkeypatch):
     if request.param == "cpu without faiss":
         monkeypatch.setattr(cpu, "_faiss", lambda: None)
-    if request.param == "triton" and "triton" not in ROUTES:
-        pytest.skip("Triton 3.2's interpreter ends the process")
     return gpu if request.param == "triton" else cpu
 
 
-# Triton 3.2's interpreter ends the process.
-ROUTES = {"cpu": cpu} | ({"triton": gpu} if Version(triton.__version__) >= Version("3.3") else {})
+ROUTES = {"cpu": cpu, "triton": gpu}
+# Triton 3.2's interpreter holds sums of int32 in 64 bits, and stores them so: over what lies behind.
+STORES_SUMS = Version(triton.__version__) >= Version("3.3")
 
 
 @st.composite
@@ -100,6 +99,8 @@ def matched(draw):
 @few
 @given(case=matched())
 def test_match(name, case):
+    if name == "triton" and not STORES_SUMS:
+        case = (*case[:-1], 1)  # the best alone is no sum
     counts, rows = ROUTES[name].match(*case)
     wanted_counts, wanted_rows = reference.match(*case)
     assert torch.equal(counts, wanted_counts)
@@ -196,6 +197,8 @@ def cases():
     }
 
 
+# From 2.14 on PyTorch's check looks at .grad of its own copies, and hides this warning where warnings are no errors.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 @pytest.mark.parametrize("name", cases())
 def test_operators_are_sound(name):
     operator, case = cases()[name]

@@ -11,7 +11,8 @@ from editmem.call import Call, Mode
 from editmem.edit import EncodedEdit
 from editmem.errors import SpecError
 from editmem.host import SiteInfo
-from editmem.memory.base import Calibration, Kept, Match, Prompts, Spec, check_ranges
+from editmem.memory.base import Calibration, Kept, Match, Prompts, Spec
+from editmem.memory.checks import check_ranges
 from editmem.memory.residual import ResidualMemory
 from editmem.memory.router import Router, at_prompt_ends
 from editmem.memory.rows import Rows

@@ -24,10 +24,8 @@ from editmem.memory.base import (
     Memory,
     Prompts,
     Spec,
-    check_choices,
-    check_ranges,
-    check_tensors,
 )
+from editmem.memory.checks import check_choices, check_ranges, check_tensors
 from editmem.memory.connector import KnowledgeConnector
 from editmem.memory.external import ENCODED, VISUAL, ExternalMemory, kind_of, under
 from editmem.memory.names import NameRouter

@@ -20,10 +20,8 @@ from editmem.memory.base import (
     Match,
     Prompts,
     Spec,
-    check_choices,
-    check_ranges,
-    check_tensors,
 )
+from editmem.memory.checks import check_choices, check_ranges, check_tensors
 from editmem.memory.names import NameRouter
 from editmem.memory.question_router import QuestionRouter
 from editmem.memory.router import Router, prompt_ends

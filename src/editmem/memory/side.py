@@ -21,10 +21,8 @@ from editmem.memory.base import (
     Match,
     Prompts,
     Spec,
-    check_choices,
-    check_ranges,
-    check_tensors,
 )
+from editmem.memory.checks import check_choices, check_ranges, check_tensors
 from editmem.memory.descent import Descent, Margins
 from editmem.memory.merging import MERGES
 from editmem.memory.pilot import HIGHEST, pilot_threshold
