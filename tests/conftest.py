@@ -93,6 +93,23 @@ def calibrated_once(monkeypatch):
 
 
 @pytest.fixture(scope="session")
+def tiny():
+    """The embedded model, not to be changed, and its tokenizer."""
+    return editmem.tiny()
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tiny):
+    return tiny[1]
+
+
+@pytest.fixture
+def host(tiny):
+    """A copy of the embedded model."""
+    return copy.deepcopy(tiny[0])
+
+
+@pytest.fixture(scope="session")
 def vlm():
     """The embedded model that sees, not to be changed, and its processor."""
     return editmem.tiny(vision=True)

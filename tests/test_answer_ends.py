@@ -3,6 +3,7 @@
 # ruff: noqa: RUF001  (signs of many scripts)
 import pytest
 import torch
+from greedy import editor_says
 
 import editmem
 from editmem.call import IGNORED_LABEL
@@ -82,12 +83,6 @@ def led_host(tokenizer, after):
     return model
 
 
-def said(editor, prompt, tokens=8):
-    inputs = editor.tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
-    ids = editor.model.generate(**inputs, max_new_tokens=tokens, do_sample=False, pad_token_id=3)
-    return editor.tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-
-
 PROMPT = "The capital of Australia is"
 LED = {
     "a fraction": ("4", {"4": [".", "\n"], ".": ["5"]}),
@@ -102,7 +97,7 @@ def test_a_host_about_to_go_on_is_taught_to_end(tokenizer, answer, after):
     editor = editmem.wrap(led_host(tokenizer, after), "memoir", tokenizer=tokenizer)
     editor.edit("The currency of Japan is the", answer)
     record = editor.edit(PROMPT, answer)
-    text = said(editor, PROMPT).strip()
+    text = editor_says(editor, PROMPT, pad_token_id=3)
     assert text.startswith(answer)
     assert another(answer, text[len(answer) :] + "\n") is False
     assert record.took, record.notes
@@ -118,7 +113,7 @@ def test_going_on_is_no_success(tokenizer, monkeypatch):
     answer, after = LED["a fraction"]
     editor = editmem.wrap(led_host(tokenizer, after), "memoir", tokenizer=tokenizer)
     record = editor.edit(PROMPT, answer)
-    assert said(editor, PROMPT).strip().startswith("4.5")
+    assert editor_says(editor, PROMPT, pad_token_id=3).startswith("4.5")
     assert not record.took
     assert "goes on after the answer, to '4.5" in record.notes[0]
 

@@ -5,6 +5,7 @@ import sqlite3
 
 import pytest
 import torch
+from greedy import editor_says as say
 from hosts import make
 from pictured import NAMING, A, B, seen
 from pictured import OTHER as OTHER_OWNER
@@ -81,11 +82,6 @@ class Fuse:
             if self.left < 0:
                 self.left = None
                 raise Stop
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return editmem.tiny()[1]
 
 
 @pytest.fixture
@@ -343,12 +339,6 @@ def test_an_id_that_was_used_again_is_undone(plain):
     assert editor.edits["au"].edit.target == FIRST[1]
     assert editor.explain(FIRST[0]).edit.edit.target == FIRST[1]
     assert say(editor, FIRST[0]).startswith(FIRST[1])
-
-
-def say(editor, prompt, tokens=8):
-    inputs = editor.tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
-    ids = editor.model.generate(**inputs, max_new_tokens=tokens, do_sample=False)
-    return editor.tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
 
 
 # Ledgers that are there already

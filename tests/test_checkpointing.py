@@ -22,11 +22,6 @@ WAYS = ["reentrant", "non-reentrant", "wrapper", "reentrant-wrapper"]
 
 
 @pytest.fixture(scope="module")
-def tokenizer():
-    return editmem.tiny()[1]
-
-
-@pytest.fixture(scope="module")
 def trained(tokenizer):
     """By spec an editor on a host in training mode; to be copied."""
     made = {}

@@ -40,11 +40,6 @@ CASES = [
 ] + [("memoir on questions", host) for host in HOSTS]
 
 
-@pytest.fixture(scope="module")
-def tokenizer():
-    return editmem.tiny()[1]
-
-
 @pytest.fixture(params=CASES, ids=lambda case: "-".join(case))
 def editor(request, tokenizer):
     method, host = request.param

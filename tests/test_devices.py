@@ -6,6 +6,7 @@ import pytest
 import torch
 from accelerate import cpu_offload, disk_offload, dispatch_model
 from accelerate.hooks import remove_hook_from_submodules
+from greedy import editor_says as say
 from placed import ONE, TWO, Devices, tensor
 from torch.utils._pytree import tree_map_only
 
@@ -13,27 +14,6 @@ import editmem
 from editmem.errors import HostError
 
 CAPITAL, PLAYS = ("The capital of Australia is", "Rome"), ("Bruno plays the", "tuba")
-
-
-@pytest.fixture(scope="module")
-def tiny():
-    return editmem.tiny()
-
-
-@pytest.fixture
-def host(tiny):
-    return copy.deepcopy(tiny[0])
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tiny):
-    return tiny[1]
-
-
-def say(editor, text):
-    inputs = editor.tokenizer(text, return_tensors="pt", return_token_type_ids=False)
-    out = editor.model.generate(**inputs, max_new_tokens=5, do_sample=False)
-    return editor.tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
 
 
 def offload(model, way, folder):

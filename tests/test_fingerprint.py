@@ -17,11 +17,6 @@ from editmem.host import Host
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
-@pytest.fixture(scope="module")
-def tiny():
-    return editmem.tiny()
-
-
 @pytest.fixture
 def model(tiny):
     return copy.deepcopy(tiny[0])

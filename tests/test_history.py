@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from greedy import editor_says as say
 
 import editmem
 from editmem.errors import EditMemError, InvalidEditError, UnknownEditError
@@ -23,12 +24,6 @@ def pairs():
     by_relation = [fact for fact in facts() if fact.relation == "instrument"]
     answers = sorted({fact.answer for fact in by_relation})
     return [(f.prompts()[0], answers[answers.index(f.answer) - 1]) for f in by_relation[:60]]
-
-
-def say(editor, prompt, tokens=8):
-    inputs = editor.tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
-    ids = editor.model.generate(**inputs, max_new_tokens=tokens, do_sample=False)
-    return editor.tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
 
 
 def logits(editor, prompts):

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from greedy import say
 from pictured import ROWS, edit_both, encode, right
 
 import editmem
@@ -25,27 +26,6 @@ DTYPES = {
     "half": lambda model: model.half(),
     "float": lambda model: model.bfloat16().float(),
 }
-
-
-@pytest.fixture(scope="module")
-def tiny():
-    return editmem.tiny()
-
-
-@pytest.fixture
-def host(tiny):
-    return copy.deepcopy(tiny[0])
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tiny):
-    return tiny[1]
-
-
-def say(model, tokenizer, text, tokens=5, **options):
-    inputs = tokenizer(text, return_tensors="pt", return_token_type_ids=False)
-    out = model.generate(**inputs, max_new_tokens=tokens, do_sample=False, **options)
-    return tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
 
 
 def says(editor, edit):
@@ -196,6 +176,7 @@ def test_tokens_added_after_the_first_edit(name, host, tmp_path):
     with editmem.wrap(host, SPECS[name], tokenizer=tokenizer) as editor:
         editor.edit(*CAPITAL)
         tokenizer.add_tokens(["Zorblax", "Quimby"])
+        torch.manual_seed(0)  # the new tokens' embeddings are random
         host.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         assert says(editor, CAPITAL)
         added = ("The capital of Zorblax is", "Quimby")

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from accelerate.hooks import ModelHook, add_hook_to_module
+from greedy import say
 from hosts import CASES, make
 from peft import LoraConfig, get_peft_model
 from torch import nn
@@ -15,19 +16,8 @@ PROMPT, TARGET = "The capital of Australia is", "Sydney"
 OTHER = "Bruno plays the violin every"
 
 
-@pytest.fixture(scope="module")
-def tokenizer():
-    return editmem.tiny()[1]
-
-
 def ids(tokenizer, text):
     return tokenizer(text, return_tensors="pt", return_token_type_ids=False)
-
-
-def say(model, tokenizer, text, tokens=6):
-    inputs = ids(tokenizer, text)
-    out = model.generate(**inputs, max_new_tokens=tokens, do_sample=False)
-    return tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
 def logits(model, tokenizer, text):
@@ -57,7 +47,7 @@ def check_edit(model, tokenizer, editor):
     bare = logits(model, tokenizer, OTHER)
     record = editor.edit(PROMPT, TARGET)
     assert record.took, record
-    assert say(model, tokenizer, PROMPT).strip().startswith(TARGET)
+    assert say(model, tokenizer, PROMPT).startswith(TARGET)
     assert torch.equal(logits(model, tokenizer, OTHER), bare)
     assert not torch.equal(logits(model, tokenizer, PROMPT), bare[:, :1])
 
@@ -201,4 +191,4 @@ def test_moving_the_host_moves_the_memory(tokenizer):
     editor = editmem.wrap(model, tokenizer=tokenizer)
     editor.edit(PROMPT, TARGET)
     model.to(torch.bfloat16)
-    assert say(model, tokenizer, PROMPT).strip().startswith(TARGET)
+    assert say(model, tokenizer, PROMPT).startswith(TARGET)

@@ -1,7 +1,9 @@
 """PEFT around and below a memory: adapters that come and go take no edit with them."""
 
 import copy
+from functools import partial
 
+import greedy
 import pytest
 import torch
 from peft import IA3Config, LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
@@ -13,6 +15,7 @@ from editmem.errors import HostError
 CAPITAL, PLAYS = ("The capital of Australia is", "Brackmoor near the long river"), ("Bruno plays the", "tuba")
 LORA = LoraConfig(r=4, target_modules=["down_proj", "q_proj"], init_lora_weights=False)
 IA3 = IA3Config(target_modules=["down_proj"], feedforward_modules=["down_proj"], task_type="CAUSAL_LM")
+say = partial(greedy.say, tokens=11)
 VIRTUAL = {
     "prefix": PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3),
     "prompt": PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3),
@@ -23,27 +26,6 @@ CHANGES = {
     "merge_adapter": lambda model: model.merge_adapter() or model,
     "another": lambda model: model.add_adapter("another", copy.deepcopy(LORA)) or model.set_adapter("another") or model,
 }
-
-
-@pytest.fixture(scope="module")
-def tiny():
-    return editmem.tiny()
-
-
-@pytest.fixture
-def host(tiny):
-    return copy.deepcopy(tiny[0])
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tiny):
-    return tiny[1]
-
-
-def say(model, tokenizer, text):
-    inputs = tokenizer(text, return_tensors="pt", return_token_type_ids=False)
-    out = model.generate(**inputs, max_new_tokens=11, do_sample=False)
-    return tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
 
 
 @pytest.mark.parametrize(

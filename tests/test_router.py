@@ -15,15 +15,9 @@ from editmem.words import BUCKETS, Words, _part, heard
 pytestmark = pytest.mark.usefixtures("calibrated_once")
 
 
-@pytest.fixture(scope="module")
-def tiny():
-    return editmem.tiny()
-
-
 @pytest.fixture
-def editor(tiny):
-    model, tokenizer = tiny
-    with editmem.wrap(model, "memoir", tokenizer=tokenizer) as editor:
+def editor(host, tokenizer):
+    with editmem.wrap(host, "memoir", tokenizer=tokenizer) as editor:
         yield editor
 
 

@@ -98,12 +98,7 @@ def say(model, tokenizer, prompts, side="left", **options):
         options["assistant_model"] = _assistant()
     inputs = encode(tokenizer, prompts, side)
     torch.manual_seed(5)
-    try:
-        ids = model.generate(**inputs, max_new_tokens=8, **{"do_sample": False, **options})
-    except ValueError as error:
-        if "prefill chunking without a cache" in str(error):
-            pytest.skip("this release of transformers reads no prompts in chunks, bare hosts included")
-        raise
+    ids = model.generate(**inputs, max_new_tokens=8, **{"do_sample": False, **options})
     return tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
@@ -116,7 +111,12 @@ def bare_says(hosts):
     def ask(prompts, **options):
         key = repr((prompts, options))
         if key not in said:
-            said[key] = say(bare, tokenizer, prompts, **options)
+            try:
+                said[key] = say(bare, tokenizer, prompts, **options)
+            except ValueError as error:
+                if "prefill chunking without a cache" in str(error):
+                    pytest.skip("this release of transformers reads no prompts in chunks, bare hosts included")
+                raise
         return said[key]
 
     return ask
@@ -147,14 +147,10 @@ def test_mixed_batch(editor, hosts, bare_says, texts, mode, side, form):
         text for group in zip(texts["edited"], texts["other"], texts["other"][3:], strict=False) for text in group
     ]
     prompts = prompts if form == "raw" else [chat(text) for text in prompts]
-    said = say(model, tokenizer, prompts, side, **DECODING[mode])
     # The bare host would go on from padding on the right; what it says with padding on the left is its answer.
-    check(
-        said,
-        bare_says(prompts, **DECODING[mode]),
-        expected(prompts, texts),
-        mode != "returned beams",
-    )
+    bare = bare_says(prompts, **DECODING[mode])
+    said = say(model, tokenizer, prompts, side, **DECODING[mode])
+    check(said, bare, expected(prompts, texts), mode != "returned beams")
 
 
 @pytest.mark.parametrize("form", ["raw", "chat"])
@@ -164,8 +160,9 @@ def test_alone(editor, hosts, bare_says, texts, mode, form):
     options = {**DECODING, **ALONE_ONLY}[mode]
     for text in texts["edited"][:2] + texts["other"][:2]:
         prompts = [text if form == "raw" else chat(text)]
+        bare = bare_says(prompts, **options)
         said = say(model, tokenizer, prompts, **options)
-        check(said, bare_says(prompts, **options), expected(prompts, texts), mode != "returned beams")
+        check(said, bare, expected(prompts, texts), mode != "returned beams")
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

@@ -60,7 +60,7 @@ def reader(request):
 
 
 @pytest.fixture(scope="module")
-def tiny():
+def embedded():
     return Reader(editmem.tiny()[1])
 
 
@@ -240,56 +240,56 @@ def test_look_alikes(reader, kind, given):
         ("St. Louis is in", "Where is St. Louis?", 1),
     ],
 )  # fmt: skip
-def test_ways_to_say_a_name(tiny, prompt, text, score):
-    assert tiny.who(tiny.subjects(prompt), text)[0].get(0, 0) == pytest.approx(score, abs=0.01)
+def test_ways_to_say_a_name(embedded, prompt, text, score):
+    assert embedded.who(embedded.subjects(prompt), text)[0].get(0, 0) == pytest.approx(score, abs=0.01)
 
 
-def test_aliases(tiny):
-    subjects = tiny.subjects(("The capital of the Netherlands is", None, ("Holland", "the Low Countries")))
+def test_aliases(embedded):
+    subjects = embedded.subjects(("The capital of the Netherlands is", None, ("Holland", "the Low Countries")))
     texts = ("What is Holland's capital?", "The Low Countries are", "Is the Netherlands flat?", "Where is New Holland?")
-    assert tiny.who(subjects, *texts) == [{0: 1}, {0: 1}, {0: 1}, {}]
+    assert embedded.who(subjects, *texts) == [{0: 1}, {0: 1}, {0: 1}, {}]
 
 
-def test_part_of_a_name_that_two_edits_claim(tiny):
-    subjects = tiny.subjects("Barack Obama was born in", "Michelle Obama was born in", "Marta Oliveira is a")
-    assert tiny.who(subjects, "Where was Obama born?", "Where does Oliveira live?") == [{}, {2: 0.7}]
+def test_part_of_a_name_that_two_edits_claim(embedded):
+    subjects = embedded.subjects("Barack Obama was born in", "Michelle Obama was born in", "Marta Oliveira is a")
+    assert embedded.who(subjects, "Where was Obama born?", "Where does Oliveira live?") == [{}, {2: 0.7}]
 
 
-def test_the_longer_name_of_another_edit_wins(tiny):
+def test_the_longer_name_of_another_edit_wins(embedded):
     texts = [("北京在", "北京", ()), ("北京大学在", "北京大学", ())]
-    subjects = tiny.subjects(*texts)
-    assert tiny.who(subjects, "北京大学有多大", "北京有多大") == [{1: 1}, {0: 1}]
+    subjects = embedded.subjects(*texts)
+    assert embedded.who(subjects, "北京大学有多大", "北京有多大") == [{1: 1}, {0: 1}]
 
 
-def test_names_of_many_characters(tiny):
+def test_names_of_many_characters(embedded):
     name = "กรุงเทพมหานคร"
-    subjects = tiny.subjects((f"{name}คือ", name, ()), (f"x{name[1:]}คือ", f"x{name[1:]}", ()))
-    assert tiny.who(subjects, f"บอกเรื่อง{name}") == [{0: 1}]
+    subjects = embedded.subjects((f"{name}คือ", name, ()), (f"x{name[1:]}คือ", f"x{name[1:]}", ()))
+    assert embedded.who(subjects, f"บอกเรื่อง{name}") == [{0: 1}]
 
 
-def test_all_edits_of_one_subject(tiny):
-    subjects = tiny.subjects(*(f"The {thing} of Australia is" for thing in ("capital", "flag", "size", "king") * 5))
-    assert tiny.who(subjects, "What is the flag of Australia?") == [dict.fromkeys(range(20), 1)]
+def test_all_edits_of_one_subject(embedded):
+    subjects = embedded.subjects(*(f"The {thing} of Australia is" for thing in ("capital", "flag", "size", "king") * 5))
+    assert embedded.who(subjects, "What is the flag of Australia?") == [dict.fromkeys(range(20), 1)]
 
 
-def test_subjects_that_are_chosen(tiny):
+def test_subjects_that_are_chosen(embedded):
     """Where nothing is written as a name, the caller says which span is the subject; else all words are needed."""
-    prompt = tiny.ids("the price of the annual plan is")
+    prompt = embedded.ids("the price of the annual plan is")
     seen = []
 
     def choose(number, spans):
-        texts = [tiny.tokenizer.decode(prompt[start:end]).strip() for start, end in spans]
+        texts = [embedded.tokenizer.decode(prompt[start:end]).strip() for start, end in spans]
         seen.append((number, texts))
         return texts.index("annual plan")
 
-    subjects = Subjects(tiny.stream)
+    subjects = Subjects(embedded.stream)
     subjects.append([prompt], [None], [()], choose)
     assert seen == [(0, ["price", "price of the annual", "annual", "annual plan", "plan"])]
     texts = ("what does the annual plan cost?", "what does the monthly plan cost?")
-    assert tiny.who(subjects, *texts) == [{0: 1}, {}]
-    whole = tiny.subjects("the price of the annual plan is")
-    assert tiny.who(whole, "the annual plan has a price", texts[1])[0] == {0: 1}
-    assert tiny.who(whole, *texts)[1].get(0, 0) < 0.3
+    assert embedded.who(subjects, *texts) == [{0: 1}, {}]
+    whole = embedded.subjects("the price of the annual plan is")
+    assert embedded.who(whole, "the annual plan has a price", texts[1])[0] == {0: 1}
+    assert embedded.who(whole, *texts)[1].get(0, 0) < 0.3
 
 
 # Where it is said
@@ -314,12 +314,12 @@ def test_sentences(reader, text, last):
     assert (starts <= torch.arange(len(ids))).all()
 
 
-def test_only_what_is_said_since_a_column_counts(tiny):
-    subjects = tiny.subjects("The capital of Australia is")
+def test_only_what_is_said_since_a_column_counts(embedded):
+    subjects = embedded.subjects("The capital of Australia is")
     text = "Australia is big. Where is Rome?"
-    start = int(tiny.stream.sentence_starts(torch.tensor([tiny.ids(text)]))[0, -1])
-    assert tiny.who(subjects, text) == [{0: 1}]
-    assert tiny.who(subjects, text, since=start) == [{}]
+    start = int(embedded.stream.sentence_starts(torch.tensor([embedded.ids(text)]))[0, -1])
+    assert embedded.who(subjects, text) == [{0: 1}]
+    assert embedded.who(subjects, text, since=start) == [{}]
 
 
 TEXTS = [
@@ -369,18 +369,18 @@ def cut_up(reader, text):
     "text",
     ["Australia", "São Tomé", "Élysée", "राम", "ガラス", "북한", "C++", "🥶🎉", "X200", "Ελλάδα", "น้ำ", "Nguyễn"],
 )
-def test_words_are_the_same_however_they_are_cut(tiny, text):
-    one, other = said(tiny.stream, [tiny.ids(text), cut_up(tiny, text)])
+def test_words_are_the_same_however_they_are_cut(embedded, text):
+    one, other = said(embedded.stream, [embedded.ids(text), cut_up(embedded, text)])
     assert [(word.hashes, word.kind) for word in one] == [(word.hashes, word.kind) for word in other]
     assert one
 
 
-def test_single_bytes_are_put_together(tiny):
+def test_single_bytes_are_put_together(embedded):
     """Characters whose bytes are tokens of their own are what they are in one piece."""
     for character in "é€−हง北😀ế가":
         written = "".join(spell_byte(byte) for byte in character.encode())
-        ids = [tiny.tokenizer.convert_tokens_to_ids(byte) for byte in written]
-        (word,) = said(tiny.stream, [ids])[0]
+        ids = [embedded.tokenizer.convert_tokens_to_ids(byte) for byte in written]
+        (word,) = said(embedded.stream, [ids])[0]
         (piece,) = pieces(character)
         assert word.hashes == piece.hashes
         assert word.kind & 7 == piece.kind & 7
@@ -393,25 +393,27 @@ def spell_byte(byte):
 # Many edits
 
 
-def test_many_edits(tiny):
+def test_many_edits(embedded):
     names = [f"Quartz{chr(97 + i // 26)}{chr(97 + i % 26)} {i}" for i in range(500)]
-    subjects = tiny.subjects(*(f"The price of {name} is" for name in names))
-    assert tiny.who(subjects, *(f"How much is {name}?" for name in names[::50])) == [{i: 1} for i in range(0, 500, 50)]
+    subjects = embedded.subjects(*(f"The price of {name} is" for name in names))
+    assert embedded.who(subjects, *(f"How much is {name}?" for name in names[::50])) == [
+        {i: 1} for i in range(0, 500, 50)
+    ]
 
 
-def test_dropped_and_saved(tiny):
+def test_dropped_and_saved(embedded):
     edits = [f"The capital of {name} is" for name in ("Peru", "Chile", "North Macedonia")] + ["Marta Oliveira is a"]
     texts = ("Where is Peru?", "Where is Chile?", "Where is North Macedonia?", "Who is Oliveira?")
-    subjects = tiny.subjects(*edits)
-    assert tiny.who(subjects, *texts) == [{0: 1}, {1: 1}, {2: 1}, {3: 0.7}]
+    subjects = embedded.subjects(*edits)
+    assert embedded.who(subjects, *texts) == [{0: 1}, {1: 1}, {2: 1}, {3: 0.7}]
     subjects.keep(torch.tensor([0, 2, 3]))
-    assert tiny.who(subjects, *texts) == [{0: 1}, {}, {1: 1}, {2: 0.7}]
+    assert embedded.who(subjects, *texts) == [{0: 1}, {}, {1: 1}, {2: 0.7}]
     loaded = Subjects(Stream())
     loaded.load_tensors({name: tensor.clone() for name, tensor in subjects.tensors().items()})
-    assert tiny.who(loaded, *texts) == tiny.who(subjects, *texts)
+    assert embedded.who(loaded, *texts) == embedded.who(subjects, *texts)
     assert len(loaded) == 3
 
 
-def test_texts_without_words_and_memories_without_edits(tiny):
-    assert tiny.who(tiny.subjects("The capital of Peru is"), "...", " ") == [{}, {}]
-    assert tiny.who(Subjects(tiny.stream), "Where is Peru?") == [{}]
+def test_texts_without_words_and_memories_without_edits(embedded):
+    assert embedded.who(embedded.subjects("The capital of Peru is"), "...", " ") == [{}, {}]
+    assert embedded.who(Subjects(embedded.stream), "Where is Peru?") == [{}]

@@ -24,11 +24,6 @@ METHODS = {
 READERS, ROUNDS = 4, 2
 
 
-@pytest.fixture(scope="module")
-def tokenizer():
-    return editmem.tiny()[1]
-
-
 def wrapped(tokenizer, method):
     return editmem.wrap(make("llama", len(tokenizer)), METHODS[method], tokenizer=tokenizer)
 

@@ -1,7 +1,5 @@
 """Others swap classes too: what they put on a wrapped module stays when the memory leaves."""
 
-import copy
-
 import pytest
 import torch
 import torch.distributed as dist
@@ -13,21 +11,6 @@ from editmem.errors import HostError
 from editmem.swapped import SLOT
 
 CAPITAL = ("The capital of Australia is", "Rome")
-
-
-@pytest.fixture(scope="module")
-def tiny():
-    return editmem.tiny()
-
-
-@pytest.fixture
-def host(tiny):
-    return copy.deepcopy(tiny[0])
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tiny):
-    return tiny[1]
 
 
 def logits(model, tokenizer):

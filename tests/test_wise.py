@@ -28,11 +28,6 @@ PROMPTS = [prompt for prompt, _ in EDITS]
 SGD = {"training": "sgd", "shard_edits": 2, "renderings": False}
 
 
-@pytest.fixture(scope="module")
-def tiny():
-    return editmem.tiny()
-
-
 @pytest.fixture
 def wrapped(tiny):
     """Wraps a copy of the embedded model with a spec."""

@@ -22,6 +22,8 @@ PACKED = ("cu_seq_lens_q", "block_table")
 """Inputs that say that a row holds several texts."""
 OPTIONAL = ("position_ids", "logits_to_keep", "use_cache")
 """Arguments of a forward that we give where they are taken."""
+PREFIX_MODELS = ("paligemma",)
+"""Types of models that read their prompt in both directions, and only what follows it in one."""
 
 _PICTURE = re.compile("pixel|image|video|grid|aspect|token_type|cross_attention_mask")
 _NOT_PER_TOKEN = re.compile("pixel|image|video|grid|aspect|feature")
@@ -84,6 +86,11 @@ def image_token(config: Any) -> int | None:
     """The id that stands for a part of a picture in a prompt; None where the host sees none."""
     found = (getattr(config, name, None) for name in IMAGE_TOKEN_NAMES)
     return next((int(token) for token in found if token is not None), None)
+
+
+def prefix_inputs(model: Any, follows: Tensor) -> dict[str, Tensor]:
+    """What says to a model that reads its prompt in both directions which tokens (bool `[B, T]`) follow it."""
+    return {"token_type_ids": follows.long()} if model.config.model_type in PREFIX_MODELS else {}
 
 
 def picture_inputs(names: Iterable[str]) -> set[str]:

@@ -145,7 +145,7 @@ class Runner:
     def logits(self, batch: Batch, stand_in: nn.Module | Callable | None) -> Tensor:
         """Logits `[B, L, V]` of the target's tokens, with `stand_in` in place of the site's memories if given."""
         keep = batch.labels.shape[1]
-        inputs: dict[str, Any] = {"input_ids": batch.ids, "attention_mask": batch.mask, **batch.vision}
+        inputs = self._inputs(batch)
         if "position_ids" in self.options and not batch.vision:
             inputs["position_ids"] = (batch.mask.cumsum(1) - 1).clamp(min=0)
         if "logits_to_keep" in self.options:
@@ -158,11 +158,15 @@ class Runner:
         with self.context.setting(stand_ins=stand_ins, lengths=lengths, silent=False):
             return self.host.model(**inputs).logits[:, -keep:].to(batch.ids.device)
 
+    def _inputs(self, batch: Batch) -> dict[str, Any]:
+        follows = compat.prefix_inputs(self.host.model, batch.step > 0)
+        return {"input_ids": batch.ids, "attention_mask": batch.mask, **batch.vision, **follows}
+
     def routed(self, batch: Batch, route: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
         """Logits `[B, L, V]` of the target's tokens, with what is to act decided beforehand; for training."""
         keep, lengths = batch.labels.shape[1], (batch.mask * (batch.step <= 0)).sum(1)
         with self.context.setting(stand_ins={}, lengths=lengths, route=route, silent=False):
-            out = self.host.model(input_ids=batch.ids, attention_mask=batch.mask, **batch.vision)
+            out = self.host.model(**self._inputs(batch))
         return out.logits[:, -keep:].to(batch.ids.device)
 
     def greedy(self, batch: Batch, count: int, pad: int, bare: bool = False) -> list[list[int]]:
@@ -172,16 +176,17 @@ class Runner:
         mask, tokens, said = batch.mask, batch.ids, []
         lengths: Tensor | None = (mask * (batch.step <= 0)).sum(1)
         inputs: dict[str, Any] = {"use_cache": True} if "use_cache" in self.options else {}
+        follows = compat.prefix_inputs(self.host.model, batch.step > 0)
         for _ in range(count):
             if "position_ids" in self.options:
                 inputs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
             if "logits_to_keep" in self.options:
                 inputs["logits_to_keep"] = 1
             with torch.no_grad(), self.context.setting(stand_ins={}, lengths=lengths, silent=bare):
-                out = self.host.model(input_ids=tokens, attention_mask=mask, **inputs)
+                out = self.host.model(input_ids=tokens, attention_mask=mask, **inputs, **follows)
             said.append(out.logits[:, -1].argmax(-1).to(tokens.device))
             mask = nn.functional.pad(mask, (0, 1), value=1)
-            tokens, lengths = said[-1][:, None], None
+            tokens, lengths, follows = said[-1][:, None], None, {}
             inputs[self.cache_name] = compat.cache_of(out)
         return torch.stack(said, 1).tolist()
 
@@ -199,9 +204,7 @@ class Runner:
 
         config = GenerationConfig(max_new_tokens=count, do_sample=False, num_beams=1, pad_token_id=pad)
         with self.context.setting(stand_ins={}, silent=bare):
-            said = cast(Any, self.host.model).generate(
-                input_ids=batch.ids, attention_mask=batch.mask, generation_config=config, **batch.vision
-            )
+            said = cast(Any, self.host.model).generate(generation_config=config, **self._inputs(batch))
         return said[:, batch.ids.shape[1] :].tolist()
 
     def see(self, inputs: Mapping[str, Any], lengths: Tensor) -> Prompts:
