@@ -19,11 +19,13 @@ from measure import asks, held, table
 from student import Student, vocabulary
 from teacher import Teacher
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import kl_div, normalize
 
-from editmem.questions import FIRST, OUTPUT
+from editmem.questions import FIRST, OUTPUT, question_encoder
 
 SIZE, WIDTH = 34_000, 192
+SHARP = 0.07
+FRESH = 4  # one step in so many is on texts in fresh manners, which the teacher has not read
 
 
 def squeezed(rows: Tensor, width: int) -> Tensor:
@@ -64,18 +66,27 @@ def turned(target: Tensor, student: Student, lines: list[str], mine: list[int]) 
     return target @ (left @ right)
 
 
-def asked(
-    bank: Bank, lines: list[str], near: Tensor, luck: torch.Generator, chance: Random
-) -> tuple[list[str], list[int]]:
-    """A batch in fresh manners of asking, with fresh look-alikes."""
-    numbers, labels = bank.draw(near, luck, seeds=12, each=7, texts=3)
-    made = [
+def fresh(bank: Bank, numbers: list[int], labels: list[int], lines: list[str], chance: Random) -> list[str]:
+    """Drawn texts in fresh manners of asking, with fresh look-alikes."""
+    return [
         same(lines[n], bank.relations[label].kind, chance)
         if label >= 0
         else other(chance.choice(bank.relations[-1 - label].phrasings), chance)
         for n, label in zip(numbers, labels, strict=True)
     ]
-    return made, labels
+
+
+def followed(guess: Tensor, turned: Tensor, truth: Tensor) -> Tensor:
+    """How far vectors are from the teacher's: each by itself, the cosines of all pairs, and which are near to which.
+
+    The texts are those of relations that lie close together: pairs drawn at random would all be far apart.
+    """
+    itself = torch.eye(len(guess), dtype=torch.bool)
+    ours, theirs = guess @ guess.T, truth @ truth.T
+    cosines = (ours - theirs)[~itself].square().mean()
+    near, wanted = (part.masked_fill(itself, -1e4) / SHARP for part in (ours, theirs))
+    order = kl_div(near.log_softmax(1), wanted.log_softmax(1), reduction="batchmean", log_target=True)
+    return 3 * (1 - (guess * turned).sum(1)).mean() + 20 * cosines + 2 * order
 
 
 def started(student: Student, scale: Tensor, bias: Tensor, saved: dict[str, Any]) -> None:
@@ -87,6 +98,17 @@ def started(student: Student, scale: Tensor, bias: Tensor, saved: dict[str, Any]
     scale.data, bias.data = saved["scale"], saved["bias"]
 
 
+def shipped(student: Student) -> dict[str, Tensor]:
+    """The weights of the encoder that the package has, with what this student begins with where that knows no word."""
+    encoder, table = question_encoder(), student.table.detach().clone()
+    ids = encoder.ids(student.words)
+    known = ids >= FIRST
+    table[FIRST:][known] = encoder.look_up(ids[known])
+    table[:FIRST] = encoder.look_up(torch.arange(FIRST))
+    print(f"{int(known.sum())} of {len(known)} words are known", flush=True)
+    return {**{name: tensor.clone() for name, tensor in encoder.named_parameters()}, "table": table}
+
+
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     for name in ("minilm", "data", "work"):
@@ -95,6 +117,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--name", default="student")
     parser.add_argument("--start", type=Path, help="a student to go on from")
+    parser.add_argument("--shipped", action="store_true", help="go on from the encoder that the package has")
     parser.add_argument("--rate", type=float, default=1e-3)
     return parser.parse_args()
 
@@ -112,6 +135,8 @@ def main() -> None:
     else:
         known = vocabulary(lines, given.data, SIZE)
         student = Student(known, word_vectors(known, given.minilm, given.work), given.layers)
+        if given.shipped:
+            started(student, scale, bias, {"student": shipped(student), "scale": scale.data, "bias": bias.data})
     ours, apart = asks(given.data / "asks/asks.py"), held(checking.relations)
     rest = [p for name, p in student.named_parameters() if name != "table"]
     groups = [{"params": part} for part in (rest, [student.table], [scale, bias])]
@@ -119,24 +144,28 @@ def main() -> None:
     mine = [n for members in (*learning.members, *learning.others, list(loose)) for n in members]
     numbers = {n: student.numbers(lines[n]) for n in mine}
     luck, chance, start, step = torch.Generator().manual_seed(0), Random(0), time.time(), 0
-    vectors = normalize(squeezed(torch.load(given.work / "vectors.pt"), OUTPUT), dim=1)
-    target = turned(vectors, student, lines, mine)
+    whole = torch.load(given.work / "vectors.pt").float()
+    target = turned(normalize(squeezed(whole, OUTPUT), dim=1), student, lines, mine)
     while (spent := (time.time() - start) / 60 / max(given.minutes, 1e-9)) < 1:
-        if step % 400 == 0:
+        if step % 1000 == 0:
             near = learning.neighbours(centres(student, learning, lines))
         for group, full in zip(optimizer.param_groups, (given.rate, given.rate, 1e-2), strict=True):
             group["lr"] = full * min(1, (step + 1) / 50) * max(0.02, 1 - spent)
-        batch, labels = asked(learning, lines, near, luck, chance)
-        loss = contrast(student.rows([student.numbers(t) for t in batch]), labels, *learning.apart(labels), scale, bias)
-        picked = [mine[i] for i in torch.randint(len(mine), (256,), generator=luck).tolist()]
-        guess, truth = student.rows([numbers[n] for n in picked]), target[picked]
-        apart_by = (guess @ guess.T - truth @ truth.T).square().mean()
-        (loss + 5 * (1 - (guess * truth).sum(1)).mean() + 10 * apart_by).backward()
+        drawn, labels = learning.draw(near, luck, seeds=10, each=7, texts=3)
+        if step % FRESH == 0:
+            guess = student.rows([student.numbers(t) for t in fresh(learning, drawn, labels, lines, chance)])
+            loss = contrast(guess, labels, *learning.apart(labels), scale, bias)
+        else:
+            some = drawn + [loose[int(i)] for i in torch.randint(len(loose), (64,), generator=luck)]
+            guess = student.rows([numbers[n] for n in some])
+            loss = contrast(guess[: len(drawn)], labels, *learning.apart(labels), scale, bias)
+            loss = loss + followed(guess, target[some], whole[some])
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(rest, 1.0)
         optimizer.step()
         optimizer.zero_grad()
         step += 1
-        if step % 200 == 0:
+        if step % 400 == 0:
             print(f"{step} {time.time() - start:.0f} s, loss {loss.item():.3f}", flush=True)
             print("asks", table(ours, student.encode), "| held out", table(apart, student.encode), flush=True)
     print("asks", table(ours, student.encode), "| held out", table(apart, student.encode), flush=True)

@@ -37,6 +37,10 @@ class ActiveEdits:
         self._edits[edit_id] = edit
         self._by_prompt[edit.prompt_key] = edit_id
 
+    def renew(self, edit: Edit) -> None:
+        """An active edit is written otherwise now; its prompt is the same."""
+        self._edits[str(edit.id)] = edit
+
     def take_over(self, rows: Sequence[str], edits: Mapping[str, Edit]) -> None:
         """The rows of a saved memory."""
         for edit_id in rows:

@@ -1,5 +1,6 @@
 """Change what is on a host: all of a call or nothing, in memories and history."""
 
+import dataclasses
 import itertools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -104,6 +105,8 @@ class Changes:
     def become(self, wanted: Mapping[str, EditRecord], batch_size: int = 1) -> tuple[str, ...]:
         """Have these edits active, and no others; the ids of those that became active or inactive."""
         held = {edit_id: edit for writer in self.writers for edit_id, edit in writer.active.edits().items()}
+        renewed = [r.edit for i, r in wanted.items() if i in held and self._only_keys(held[i], r.edit)]
+        held |= {str(edit.id): edit for edit in renewed}
         gone = [i for i, edit in held.items() if i not in wanted or wanted[i].edit != edit]
         back = [record.edit for i, record in wanted.items() if held.get(i) != record.edit]
         coming = {edit.prompt_key for edit in back}
@@ -112,8 +115,20 @@ class Changes:
                 stack.enter_context(self.slots.gate.changing())
                 coming = set()
             self.erase([edit_id for edit_id in gone if held[edit_id].prompt_key not in coming])
+            self.rekey(renewed)
             self._rewrite(back, batch_size)
-        return tuple(dict.fromkeys([*gone, *(str(edit.id) for edit in back)]))
+        return tuple(dict.fromkeys([*gone, *(str(edit.id) for edit in [*renewed, *back])]))
+
+    def _only_keys(self, held: Edit, wanted: Edit) -> bool:
+        """Whether an edit differs only in questions that are compared, and can take others without being learned."""
+        same = dataclasses.replace(held, phrasings=wanted.phrasings, unlike=wanted.unlike) == wanted
+        return held != wanted and same and self.writer_for(wanted).memory.rekeys
+
+    def rekey(self, edits: Sequence[Edit]) -> None:
+        """Have active edits go by other `phrasings` and `unlike`."""
+        with self.slots.gate.changing():
+            for edit in edits:
+                self.writer_for(edit).rekey(edit)
 
     def erase(self, ids: Sequence[str]) -> None:
         with self.slots.gate.changing():

@@ -17,6 +17,7 @@ from editmem.edit import Edit, EditRecord, Prompt, last_of_each, read_edits
 from editmem.errors import EditMemError, InvalidEditError, UnknownEditError
 from editmem.explaining import explain
 from editmem.explanation import Explanation
+from editmem.feedback import Feedback
 from editmem.fingerprint import fingerprint
 from editmem.host import Host, SiteInfo
 from editmem.ledger import Event, Ledger
@@ -62,6 +63,7 @@ class Editor:
         context, gate = slots.context, slots.gate
         self._writers = [Writer(host, site, memory, context, gate, tokenizer) for _, site, memory in parts]
         self._changes = Changes(host, slots, ledger, self._writers)
+        self._feedback = Feedback(self._changes, ledger)
         self._reading = next((writer for writer in self._writers if writer.reader is not None), None)
         slots.reader = None if self._reading is None else self._reading.reader
 
@@ -201,6 +203,49 @@ class Editor:
             with self._changes.whole():
                 changed = self._changes.become(wanted.edits())
                 self._ledger.append("undone", changed, undoes=tuple(sorted(undone)))
+
+    # Learning from use
+
+    def confirm(self, prompt: Prompt, edit_id: str) -> Explanation:
+        """Say that an edit is for a question that it does not answer yet: its threshold moves, nothing is learned.
+
+        The question becomes one of the edit's `phrasings`. It is in the history, and can be undone.
+
+        Args:
+            prompt: text or chat messages, of which the last turn counts.
+            edit_id: of an active edit.
+
+        Returns:
+            Why the edit acts on the prompt now.
+
+        Raises:
+            UnknownEditError: if the id is not that of an active edit.
+            EditMemError: if the edit cannot be made to act on the prompt; nothing is changed then.
+        """
+        with self._slots.gate.editing():
+            self._check_attached()
+            self._check_active([edit_id])
+            with self._changes.whole():
+                return self._feedback.confirm(prompt, edit_id)
+
+    def reject(self, prompt: Prompt) -> Explanation:
+        """Say that the edit which acts on a question is not for it: its threshold moves, nothing is learned.
+
+        The question becomes one of the edit's `unlike`. It is in the history, and can be undone.
+
+        Args:
+            prompt: as in `confirm`.
+
+        Returns:
+            What acts on the prompt now, which may be another edit.
+
+        Raises:
+            EditMemError: if no edit acts on the prompt; nothing is changed then.
+        """
+        with self._slots.gate.editing():
+            self._check_attached()
+            with self._changes.whole():
+                return self._feedback.reject(prompt)
 
     # Looking
 

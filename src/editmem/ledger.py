@@ -11,7 +11,8 @@ from typing import Any
 from editmem.edit import EditRecord
 from editmem.errors import LedgerError
 
-KINDS = ("edited", "superseded", "forgotten", "undone")
+RECORDED = ("edited", "confirmed", "rejected")
+KINDS = (*RECORDED, "superseded", "forgotten", "undone")
 TABLE = "CREATE TABLE IF NOT EXISTS events (number INTEGER PRIMARY KEY, event TEXT NOT NULL)"
 
 
@@ -21,10 +22,11 @@ class Event:
 
     Attributes:
         number: 0 for the first event.
-        kind: "edited"; "superseded" (by a later edit of the same prompt); "forgotten"; "undone".
+        kind: "edited"; "superseded" (by a later edit of the same prompt); "confirmed" and "rejected" (a question that
+            the edit is for, or not for); "forgotten"; "undone".
         ids: the edits that it concerns. Of "undone": the edits that became active or inactive by it.
         time: seconds since 1970, UTC.
-        record: of "edited", what came of it.
+        record: of "edited", what came of it; of "confirmed" and "rejected", the edit as it is from then on.
         undoes: of "undone", the numbers of the events that it took back.
     """
 
@@ -267,7 +269,7 @@ def check_history(events: Sequence[Event]) -> None:
     for number, event in enumerate(events):
         if event.number != number:
             raise ValueError(f"event {number} has the number {event.number}")
-        if (event.kind == "edited") != (event.record is not None):
+        if (event.kind in RECORDED) != (event.record is not None):
             raise ValueError(
                 f"event {number} is {event.kind!r}, and has {'no' if event.record is None else 'a'} record"
             )

@@ -226,6 +226,13 @@ class Writer:
                 self.memory.moved()
                 self.active.drop(ids)
 
+    @lasting
+    def rekey(self, edit: Edit) -> None:
+        """Have an active edit go by other `phrasings` and `unlike`."""
+        self.memory.rekey(self.active.rows_of([str(edit.id)]), self.renderings(edit))
+        self.memory.moved()
+        self.active.renew(edit)
+
     def record(self, item: EncodedEdit, before: str, outcome: Outcome, others: Sequence[Outcome]) -> EditRecord:
         others_like_it = [match for match in outcome.kept.alike if self.active.rows[match.row] != item.edit.id]
         notes = [self._alike(match) for match in others_like_it]

@@ -321,6 +321,15 @@ class Memory(nn.Module, ABC):
     def erase(self, rows: Sequence[int]) -> None:
         """Drop the edits in these rows; the rows after them move up."""
 
+    @property
+    def rekeys(self) -> bool:
+        """Whether its edits can go by other `phrasings` and `unlike` without being learned again."""
+        return False
+
+    def rekey(self, rows: Sequence[int], edits: Sequence[EncodedEdit]) -> None:
+        """Have the edits in these rows go by the questions that come with them now, where it `rekeys`."""
+        raise NotImplementedError
+
     def moved(self) -> None:
         """Rows have moved: what was decided, and is carried with a cache, holds no longer."""
         self.version = self.version + 1

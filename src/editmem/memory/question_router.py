@@ -19,8 +19,10 @@ from editmem.spelling import Is, pieces
 from editmem.stream import Spoken, Stream
 from editmem.words import Words
 
-MOST = 8
-"""Questions of one edit that are compared: its own, other ways to ask it, and questions that it is not for."""
+LOOSER, STRICTER = 0.08, 0.2
+"""How far an edit's threshold may be below the usual one, by its own phrasings, and above, by what it is not for."""
+BEYOND = 0.02
+"""How much more alike than a question that an edit is not for others have to be."""
 SHORT = 4
 """Words that a sentence has at least to stand for itself."""
 THRESHOLD = 0.62
@@ -77,7 +79,7 @@ class QuestionRouter(Router):
         threshold: the similarity from which an edit acts; None for `THRESHOLD`.
     """
 
-    keys = ("chats", "starts", "counts")
+    keys = ("chats", "starts", "counts", "limits")
 
     def __init__(self, threshold: float | None) -> None:
         super().__init__()
@@ -90,6 +92,8 @@ class QuestionRouter(Router):
         self.questions = Rows((OUTPUT,), torch.float16)
         self.other = Rows((), torch.bool)  # whether the edit is not for that question
         self.whether = Rows((), torch.bool)  # whether it is answered by yes or no
+        self.limits = Rows((), torch.float32)
+        self.most = 1  # questions that an edit has
 
     @property
     def reads_examples(self) -> bool:
@@ -110,17 +114,39 @@ class QuestionRouter(Router):
         texts = [text[b, int(since[b]) :].tolist() for b in range(count)]
         self.subjects.append(texts, [e.subject for e in edits], [e.aliases for e in edits], self._choose)
         for number, edit in enumerate(edits):
-            row, asks = first + number, [texts[number], *edit.phrasings, *edit.unlike]
-            vectors, whether = self._vectors(asks, row)
-            other = torch.arange(len(asks)) > len(edit.phrasings)
-            self.starts.append(torch.tensor([len(self.questions)]))
-            self.counts.append(torch.tensor([len(asks)]))
-            self.questions.append(vectors)
-            self.other.append(other)
-            self.whether.append(whether)
+            asks = [texts[number], *edit.phrasings, *edit.unlike]
+            vectors, whether = self._vectors(asks, first + number)
+            self._ask_for(vectors, whether, len(edit.unlike))
         self.chats.append(chat[:count])
+        self._count()
         alike = self.alike(prompts, range(first, first + count))
         return [Kept(matches) for matches in alike]
+
+    def _ask_for(self, vectors: Tensor, whether: Tensor, unlike: int) -> None:
+        """Keep the questions of one more edit; it is not for the last `unlike` of them."""
+        other = torch.arange(len(vectors), device=vectors.device) >= len(vectors) - unlike
+        self.starts.append(torch.tensor([len(self.questions)]))
+        self.counts.append(torch.tensor([len(vectors)]))
+        self.questions.append(vectors)
+        self.other.append(other)
+        self.whether.append(whether)
+        self.limits.append(limit(vectors, whether, other, self.threshold)[None])
+
+    @property
+    def rekeys(self) -> bool:
+        return True
+
+    def rekey(self, rows: Sequence[int], edits: Sequence[EncodedEdit]) -> None:
+        order = torch.arange(len(self.chats), device=self.chats.data.device)
+        for row, edit in zip(rows, edits, strict=True):
+            at = int(self.starts.used[row])
+            vectors, whether = self.questions.used[at : at + 1].float(), self.whether.used[at : at + 1]
+            if more := [*edit.phrasings, *edit.unlike]:
+                said, asked = self._vectors(more, row)
+                vectors, whether = torch.cat([vectors, said]), torch.cat([whether, asked])
+            order[row] = len(self.starts)
+            self._ask_for(vectors, whether, len(edit.unlike))
+        self._pick(order)
 
     def _choose(self, number: int, spans: Sequence[tuple[int, int]]) -> int | None:
         return None
@@ -139,16 +165,24 @@ class QuestionRouter(Router):
         return vectors, whether
 
     def keep(self, rows: Tensor) -> None:
+        self._pick(rows)
+        self.chats.keep(rows)
+        self.subjects.keep(rows)
+
+    def _pick(self, rows: Tensor) -> None:
+        """Of the questions only those of these rows, in this order."""
         starts, counts = self.starts.used[rows], self.counts.used[rows]
         new = counts.cumsum(0) - counts
         places = torch.repeat_interleave(starts - new, counts) + torch.arange(int(counts.sum()), device=rows.device)
-        self.questions.keep(places)
-        self.other.keep(places)
-        self.whether.keep(places)
+        for table in (self.questions, self.other, self.whether):
+            table.keep(places)
         self.starts.replace(new)
-        for table in (self.counts, self.chats):
-            table.keep(rows)
-        self.subjects.keep(rows)
+        self.counts.keep(rows)
+        self.limits.keep(rows)
+        self._count()
+
+    def _count(self) -> None:
+        self.most = max(1, int(self.counts.data.max()))
 
     # Reading
 
@@ -196,7 +230,7 @@ class QuestionRouter(Router):
     def _similarity(self, asked: Asked, vectors: Tensor) -> Tensor:
         """Of `vectors` `[C, Q, 192]` to the edits' questions, `[C, Q]`; -1 where one that it is not for is nearer."""
         row = asked.row.clamp(min=0)
-        number = torch.arange(MOST, device=row.device)
+        number = torch.arange(self.most, device=row.device)
         there = number < self.counts.data[row][:, None]
         index = torch.where(there, self.starts.data[row][:, None] + number, 0)
         scores = vectors @ self.questions.data[index].float().transpose(1, 2)
@@ -229,7 +263,7 @@ class QuestionRouter(Router):
         who = found.who(torch.maximum(since, column), until)[:, 0]
         row = found.row.clamp(min=0)
         kind = self.chats.data[row] == (since > 0)
-        over = what - (1 - who) * PART - self.threshold
+        over = what - (1 - who) * PART - self.limits.data[row]
         scores = torch.where((found.row >= 0) & kind & (who >= PART), over, -torch.inf)
         return scores, found.row, (who, what)
 
@@ -248,7 +282,7 @@ class QuestionRouter(Router):
         who = found.who(since, until)
         row = found.row.clamp(min=0)
         kind = self.chats.data[row][:, None] == (starts > 0)[..., None]
-        over = what - (1 - who) * PART - self.threshold
+        over = what - (1 - who) * PART - self.limits.data[row][:, None]
         scores = torch.where((found.row >= 0)[:, None] & kind & (who >= PART), over, -torch.inf)
         whole = self._whole(spoken, count)
         return torch.where(whole, _best(scores, found.row[:, None].expand_as(scores)), -1)[:, first:]
@@ -273,7 +307,8 @@ class QuestionRouter(Router):
                 if row < 0 or scores[b, k] == -torch.inf:
                     continue
                 parts = {"subject": float(who[b, k]), "question": float(what[b, k])}
-                matches.append(Match(row, float(scores[b, k]) + self.threshold, self.threshold, parts))
+                limit = float(self.limits.data[row])
+                matches.append(Match(row, float(scores[b, k]) + limit, limit, parts))
             ranked.append(matches)
         return ranked
 
@@ -289,6 +324,7 @@ class QuestionRouter(Router):
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         for name in self.TABLES:
             getattr(self, name).replace(tensors[name])
+        self._count()
         for name, buffer in list(self.words.named_buffers()):
             setattr(self.words, name, tensors[f"words.{name}"].to(buffer))
         prefix = "subjects."
@@ -313,6 +349,28 @@ def sentence_starts(spoken: Spoken) -> Tensor:
     )
     before = before.cummax(1).values
     return torch.where(sentences(spoken)[1], before, start)
+
+
+def limit(vectors: Tensor, whether: Tensor, other: Tensor, usual: float) -> Tensor:
+    """The similarity from which on an edit acts, a float32 scalar.
+
+    Args:
+        vectors: float32 `[Q, 192]`, what is asked: by its own prompt, by other ways to ask the same, and by questions
+            that the edit is not for.
+        whether: bool `[Q]`, which are answered by yes or no.
+        other: bool `[Q]`, which the edit is not for.
+        usual: the threshold of an edit of which nothing is known but its prompt.
+    """
+    alike = (vectors @ vectors.T).masked_fill(whether[:, None] != whether, -1)
+    alike = alike.masked_fill(torch.eye(len(vectors), dtype=torch.bool, device=vectors.device), -1)
+    value = torch.tensor(usual, device=vectors.device)
+    near = alike[~other][:, ~other].amax(1)[1:]  # of each phrasing to what else the edit has
+    if len(near := near[near > 0]):
+        value = torch.minimum(value, near.min()).clamp(min=usual - LOOSER)
+    against = alike[other][:, ~other]
+    if against.numel():
+        value = torch.maximum(value, against.max() + BEYOND).clamp(max=usual + STRICTER)
+    return value
 
 
 def _best(scores: Tensor, rows: Tensor) -> Tensor:

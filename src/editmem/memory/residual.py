@@ -194,6 +194,13 @@ class ResidualMemory(ActingMemory):
         self.router.keep(kept)
         self.targets.keep(kept)
 
+    @property
+    def rekeys(self) -> bool:
+        return self.router.rekeys
+
+    def rekey(self, rows: Sequence[int], edits: Sequence[EncodedEdit]) -> None:
+        self.router.rekey(rows, edits)
+
     def match(self, prompts: Prompts, top: int) -> list[list[Match]]:
         return self.router.rank(prompts, top) if len(self) else [[] for _ in prompts.x]
 

@@ -43,6 +43,15 @@ class Router(nn.Module, ABC):
             What is known of each.
         """
 
+    @property
+    def rekeys(self) -> bool:
+        """As of `Memory`."""
+        return False
+
+    def rekey(self, rows: Sequence[int], edits: Sequence[EncodedEdit]) -> None:
+        """As `Memory.rekey`."""
+        raise NotImplementedError
+
     @abstractmethod
     def keep(self, rows: Tensor) -> None:
         """Drop all keys but those in `rows` (int64, ascending)."""
