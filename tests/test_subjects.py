@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 import editmem
 from editmem.call import Mode
 from editmem.memory.naming import said
 from editmem.memory.subjects import Subjects
-from editmem.spelling import pieces
+from editmem.spelling import pieces, pieces_of
 from editmem.stream import Stream
 from editmem.words import _BYTES
 
@@ -417,3 +419,17 @@ def test_dropped_and_saved(embedded):
 def test_texts_without_words_and_memories_without_edits(embedded):
     assert embedded.who(embedded.subjects("The capital of Peru is"), "...", " ") == [{}, {}]
     assert embedded.who(Subjects(embedded.stream), "Where is Peru?") == [{}]
+
+
+TEXTS = st.lists(
+    st.text(st.sampled_from("abzAZ09 .,'-?\"“æﬁø日本カガé\u0301राम๏Ж™\udc80\udce3😀+&*\n"), max_size=80), max_size=6
+)
+
+
+@given(TEXTS)
+def test_pieces_of_many_texts_at_once(texts):
+    counts, kinds, hashes, letters = pieces_of(texts)
+    whole = [pieces(text) for text in texts]
+    assert counts.tolist() == [len(found) for found in whole]
+    made = zip(kinds.tolist(), map(tuple, hashes.tolist()), letters.tolist(), strict=True)
+    assert list(made) == [tuple(piece) for found in whole for piece in found]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from editmem.spelling import GAPS, LONGEST, NOTHING, POWERS, PRIME, STOP, Has, Is, Piece, pieces
+from editmem.spelling import GAPS, LONGEST, NOTHING, POWERS, PRIME, STOP, Has, Is, Piece, pieces, pieces_of
 from editmem.words import bytes_of, texts_of
 
 PLACES = (1_000_000_007 % PRIME, 433_494_437, 104_395_301)
@@ -75,6 +75,9 @@ class Spoken:
 class Stream(nn.Module):
     """The pieces of each token of a vocabulary.
 
+    Args:
+        texts: what each token says; None where it ends a sentence, as special tokens do.
+
     Attributes:
         starts: int32 `[V + 3]`, where each token's pieces begin; the last two tokens are a stop and nothing.
         kinds: int32 `[N]`, class and `Has` of each piece.
@@ -97,15 +100,25 @@ class Stream(nn.Module):
     character_values: Tensor
     character_letters: Tensor
 
-    def __init__(self, tokens: Sequence[Sequence[Piece]] = ()) -> None:
+    def __init__(self, texts: Sequence[str | None] = ()) -> None:
         super().__init__()
-        everything = [*tokens, [STOP], [NOTHING]]
-        flat = [piece for token in everything for piece in token]
-        counts = torch.tensor([0, *(len(token) for token in everything)])
-        self.register_buffer("starts", counts.cumsum(0).to(torch.int32))
-        for name, table in zip(("kinds", "values", "letters"), _columns(flat), strict=True):
-            self.register_buffer(name, table)
-        self.most = max(len(token) for token in everything)
+        spoken = [i for i, text in enumerate(texts) if text is not None]
+        counts, kinds, values, letters = pieces_of([text for text in texts if text is not None])
+        sizes = torch.ones(len(texts) + 2, dtype=torch.int64)  # what is no text is a stop
+        sizes[spoken] = torch.from_numpy(counts)
+        self.register_buffer("starts", torch.nn.functional.pad(sizes.cumsum(0), (1, 0)).to(torch.int32))
+        stops = torch.ones(len(sizes), dtype=torch.bool)
+        stops[spoken] = False
+        for name, table, stop, nothing in zip(
+            ("kinds", "values", "letters"), (kinds, values, letters), STOP, NOTHING, strict=True
+        ):
+            rows = torch.from_numpy(table)
+            whole = torch.empty((int(sizes.sum()), *rows.shape[1:]), dtype=torch.int64)
+            inside = torch.repeat_interleave(~stops, sizes)
+            whole[inside], whole[~inside] = rows, torch.tensor(stop)
+            whole[-1] = torch.tensor(nothing)
+            self.register_buffer(name, whole.to(torch.uint8 if name == "letters" else torch.int32))
+        self.most = int(sizes.max())
         constants = {"powers": torch.tensor(POWERS), "low": _powers(1), "high": _powers(256)}
         constants |= dict(zip(("small_keys", "small_bits"), _small_words(), strict=True))
         constants |= dict(zip((f"character_{n}" for n in ("kinds", "values", "letters")), _characters(), strict=True))
@@ -117,11 +130,11 @@ class Stream(nn.Module):
         """Of a tokenizer's vocabulary; `size` is that of the host's embedding, which may be larger."""
         special = set(tokenizer.all_special_ids)
         texts, raw = texts_of(tokenizer)
-        tokens = [
-            [STOP] if i in special else pieces(text if own is None else bytes_of(own).decode(errors="surrogateescape"))
+        said = [
+            None if i in special else text if own is None else bytes_of(own).decode(errors="surrogateescape")
             for i, (text, own) in enumerate(zip(texts, raw, strict=True))
         ]
-        return cls([*tokens, *([[STOP]] * (size - len(tokens)))])
+        return cls([*said, *[None] * (size - len(said))])
 
     def tensors(self) -> dict[str, Tensor]:
         return {name: getattr(self, name) for name in self.SAVED}
