@@ -207,9 +207,10 @@ class Editor:
     # Learning from use
 
     def confirm(self, prompt: Prompt, edit_id: str) -> Explanation:
-        """Say that an edit is for a question that it does not answer yet: its threshold moves, nothing is learned.
+        """Say that an edit is for a question that it does not answer yet; nothing is learned.
 
-        The question becomes one of the edit's `phrasings`. It is in the history, and can be undone.
+        The question becomes one of the edit's `phrasings`, and what is alike is found with it; where rejections have
+        raised the edit's threshold beyond it, that goes down. It is in the history, and can be undone.
 
         Args:
             prompt: text or chat messages, of which the last turn counts.
@@ -229,9 +230,9 @@ class Editor:
                 return self._feedback.confirm(prompt, edit_id)
 
     def reject(self, prompt: Prompt) -> Explanation:
-        """Say that the edit which acts on a question is not for it: its threshold moves, nothing is learned.
+        """Say that the edit which acts on a question is not for it; nothing is learned.
 
-        The question becomes one of the edit's `unlike`. It is in the history, and can be undone.
+        The question becomes one of the edit's `unlike`, and the edit's threshold goes up beyond it. It is in the history, and can be undone.
 
         Args:
             prompt: as in `confirm`.

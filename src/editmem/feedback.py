@@ -12,7 +12,7 @@ from editmem.ledger import Ledger
 
 
 class Feedback:
-    """Moves edits' thresholds by what users say; nothing is learned again.
+    """Has edits go by what users say of questions; nothing is learned again.
 
     Args:
         changes: of the host.

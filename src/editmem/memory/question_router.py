@@ -19,8 +19,8 @@ from editmem.spelling import Is, pieces
 from editmem.stream import Spoken, Stream
 from editmem.words import Words
 
-LOOSER, STRICTER = 0.08, 0.2
-"""How far an edit's threshold may be below the usual one, by its own phrasings, and above, by what it is not for."""
+STRICTER = 0.2
+"""How far an edit's threshold may be above the usual one, by what it is not for."""
 BEYOND = 0.02
 """How much more alike than a question that an edit is not for others have to be."""
 SHORT = 4
@@ -352,7 +352,8 @@ def sentence_starts(spoken: Spoken) -> Tensor:
 
 
 def limit(vectors: Tensor, whether: Tensor, other: Tensor, usual: float) -> Tensor:
-    """The similarity from which on an edit acts, a float32 scalar.
+    """The similarity from which on an edit acts, a float32 scalar: above the usual one by questions that it is not for,
+    but no higher than its own phrasings are alike.
 
     Args:
         vectors: float32 `[Q, 192]`, what is asked: by its own prompt, by other ways to ask the same, and by questions
@@ -364,12 +365,12 @@ def limit(vectors: Tensor, whether: Tensor, other: Tensor, usual: float) -> Tens
     alike = (vectors @ vectors.T).masked_fill(whether[:, None] != whether, -1)
     alike = alike.masked_fill(torch.eye(len(vectors), dtype=torch.bool, device=vectors.device), -1)
     value = torch.tensor(usual, device=vectors.device)
-    near = alike[~other][:, ~other].amax(1)[1:]  # of each phrasing to what else the edit has
-    if len(near := near[near > 0]):
-        value = torch.minimum(value, near.min()).clamp(min=usual - LOOSER)
     against = alike[other][:, ~other]
     if against.numel():
         value = torch.maximum(value, against.max() + BEYOND).clamp(max=usual + STRICTER)
+    near = alike[~other][:, ~other].amax(1)[1:]  # of each phrasing to what else the edit has
+    if near.numel():
+        value = torch.minimum(value, near.min().clamp(min=usual))
     return value
 
 
