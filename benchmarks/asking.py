@@ -21,8 +21,7 @@ from transformers import AutoTokenizer
 from editmem.fit import collate
 from editmem.memory.base import Prompts
 from editmem.memory.question_router import QuestionRouter
-from editmem.stream import Stream
-from editmem.words import Words
+from editmem.vocabulary import Vocabulary
 
 TOGETHER = 32
 DATA = ("wikibigedit", "zsre", "counterfact")
@@ -41,9 +40,9 @@ class Given:
 class Asker:
     """A router with a tokenizer, without a host."""
 
-    def __init__(self, tokenizer: Any, stream: Stream) -> None:
+    def __init__(self, tokenizer: Any, vocabulary: Vocabulary) -> None:
         self.tokenizer, self.router = tokenizer, QuestionRouter(None)
-        self.router.hear(Words(1), lambda: stream)
+        self.router.hear(vocabulary)
 
     def ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text)["input_ids"])
@@ -64,14 +63,14 @@ class Asker:
             yield from self.router.decide(torch.zeros(1), call, {}).tolist()
 
 
-def asks(path: Path, tokenizer: Any, stream: Stream, phrasings: int) -> None:
+def asks(path: Path, tokenizer: Any, vocabulary: Vocabulary, phrasings: int) -> None:
     """`phrasings` of each edit's `asks` are given with it, and its subject; the others are asked."""
     loader = importlib.util.spec_from_file_location("asks", path)
     assert loader is not None
     assert loader.loader is not None
     module = importlib.util.module_from_spec(loader)
     loader.loader.exec_module(module)
-    items, asker = list(module.items()), Asker(tokenizer, stream)
+    items, asker = list(module.items()), Asker(tokenizer, vocabulary)
     given = [
         Given(asker.ids(item["subject"]), (), tuple(map(asker.ids, item["asks"][:phrasings]))) if phrasings else Given()
         for item in items
@@ -84,8 +83,8 @@ def asks(path: Path, tokenizer: Any, stream: Stream, phrasings: int) -> None:
         print(f"asks, {phrasings} phrasings given  {kind:<15} {sum(right) / len(right):.3f} of {len(right)}")
 
 
-def locft(path: Path, tokenizer: Any, stream: Stream, count: int) -> None:
-    records, asker = json.loads(path.read_text(encoding="utf-8"))[:count], Asker(tokenizer, stream)
+def locft(path: Path, tokenizer: Any, vocabulary: Vocabulary, count: int) -> None:
+    records, asker = json.loads(path.read_text(encoding="utf-8"))[:count], Asker(tokenizer, vocabulary)
     prompts = [record.get("prompt") or record["src"] for record in records]
     asker.add(prompts, [Given()] * len(prompts))
     rephrased = list(asker.find([record.get("rephrase_prompt") or record["rephrase"] for record in records]))
@@ -115,11 +114,11 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     tokenizer = AutoTokenizer.from_pretrained(options.tokenizer)
-    stream = Stream.of_tokenizer(tokenizer, len(tokenizer))
+    vocabulary = Vocabulary(tokenizer, len(tokenizer))
     for phrasings in (0, 2) if options.asks else ():
-        asks(options.asks, tokenizer, stream, phrasings)
+        asks(options.asks, tokenizer, vocabulary, phrasings)
     for name in DATA if options.locft else ():
-        locft(options.locft / f"{name}_2k.json", tokenizer, stream, options.edits)
+        locft(options.locft / f"{name}_2k.json", tokenizer, vocabulary, options.edits)
 
 
 if __name__ == "__main__":

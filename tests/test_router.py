@@ -10,6 +10,7 @@ from editmem.call import Call, Mode
 from editmem.embeddings import TokenLookup
 from editmem.memory.distinct import Distinct
 from editmem.memory.names import NameRouter
+from editmem.turns import Turns
 from editmem.words import BUCKETS, Words, _part, heard
 
 pytestmark = pytest.mark.usefixtures("calibrated_once")
@@ -86,16 +87,16 @@ def test_heard_from_a_token_on():
 # Turns
 
 
-def test_turns_begin_after_the_marker_of_the_template(words, tiny):
-    tokenizer = tiny[1]
+def test_turns_begin_after_the_marker_of_the_template(tokenizer):
+    turns = Turns.of_tokenizer(tokenizer)
     messages = chat("One fish", "Two fish", "Red fish")
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
-    start = words.turn_starts(ids)[0]
+    start = turns.starts(ids)[0]
     assert tokenizer.decode(ids[0, start[-1] :], skip_special_tokens=True).strip() == "Red fish"
     assert start[1] == 0 or start[1] == 2
     plain = tokenizer("The capital of Australia is", return_tensors="pt")["input_ids"]
-    assert words.turn_starts(plain).tolist() == [[0] * plain.shape[1]]
+    assert turns.starts(plain).tolist() == [[0] * plain.shape[1]]
 
 
 @pytest.mark.parametrize(
@@ -112,13 +113,13 @@ def test_markers_of_other_templates(template, marker):
     tokenizer = editmem.tiny()[1]
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>", "[INST]", "[/INST]"]})
     tokenizer.chat_template = template
-    words = Words.of_tokenizer(tokenizer, len(tokenizer))
-    assert words.turn[0] == (-1 if marker is None else tokenizer.convert_tokens_to_ids(marker))
+    turns = Turns.of_tokenizer(tokenizer)
+    assert turns.turn[0] == (-1 if marker is None else tokenizer.convert_tokens_to_ids(marker))
     text = tokenizer.apply_chat_template(
         chat("One fish", "Two fish", "Red fish"), tokenize=False, add_generation_prompt=True
     )
     ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
-    turn = tokenizer.decode(ids[0, words.turn_starts(ids)[0, -1] :])
+    turn = tokenizer.decode(ids[0, turns.starts(ids)[0, -1] :])
     assert "Red fish" in turn
     assert ("One fish" in turn) == (marker is None)
 
@@ -210,7 +211,7 @@ def random_router(count, width=8):
     router.words = Words(100)
     router.words.value = torch.arange(100) + 1
     router.words.letters = torch.ones(100, dtype=torch.int16)
-    router.words.turn = torch.tensor([99, 0])
+    router.turns = Turns((99, 0))
     router.plain.fit(torch.zeros(1, width), torch.randn((4, 3, width), generator=generator))
     router.chat.fit(torch.zeros(1, width), torch.randn((4, 3, width), generator=generator))
     router.threshold = torch.tensor(0.1)

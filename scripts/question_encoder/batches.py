@@ -1,6 +1,7 @@
 """Batches of a relation with its nearest ones and made look-alikes, and the loss on them."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from relations import Relation
@@ -20,10 +21,14 @@ class Bank:
 
     def neighbours(self, centres: Tensor, count: int = 24) -> Tensor:
         """Int64 `[R, count]`: the relations nearest to each."""
-        near = centres @ centres.T
-        near.fill_diagonal_(-2)
-        return near.topk(count, dim=1).indices
+        found = []
+        for start in range(0, len(centres), 2048):
+            near = centres[start : start + 2048] @ centres.T
+            near.diagonal(start).fill_(-2)
+            found.append(near.topk(count, dim=1).indices)
+        return torch.cat(found)
 
+    @cached_property
     def kinds(self) -> dict[str, list[int]]:
         """The relations of each kind of subject."""
         found: dict[str, list[int]] = {}
@@ -35,13 +40,12 @@ class Bank:
         self, near: Tensor, luck: torch.Generator, seeds: int, each: int, texts: int
     ) -> tuple[list[int], list[int]]:
         """Text numbers and relation numbers of a batch; -1 - relation for its look-alikes."""
-        kinds = self.kinds()
         first = torch.randint(len(self.relations), (seeds,), generator=luck).tolist()
         chosen = dict.fromkeys(first)
         for relation in first:
             row = near[relation]
             picked = row[torch.randperm(len(row), generator=luck)[:each]].tolist()
-            same = kinds[self.relations[relation].kind]
+            same = self.kinds[self.relations[relation].kind]
             picked += [same[int(i)] for i in torch.randint(len(same), (each // 2,), generator=luck)]
             chosen.update(dict.fromkeys(picked))
         numbers, labels = [], []

@@ -25,7 +25,7 @@ from editmem.questions import FIRST, OUTPUT, question_encoder
 
 SIZE, WIDTH = 34_000, 192
 SHARP = 0.07
-FRESH = 4  # one step in so many is on texts in fresh manners, which the teacher has not read
+FRESH = 6  # one step in so many is on texts in fresh manners, which the teacher has not read
 
 
 def squeezed(rows: Tensor, width: int) -> Tensor:
@@ -35,11 +35,8 @@ def squeezed(rows: Tensor, width: int) -> Tensor:
     return rows @ torch.linalg.eigh(sample.T @ sample).eigenvectors[:, -width:]
 
 
-def word_vectors(known: list[str], minilm: Path, work: Path) -> Tensor:
+def word_vectors(known: list[str], minilm: Path) -> Tensor:
     """Float32 `[V, D]`: what MiniLM makes of each word by itself, and of its pieces."""
-    path = work / "words.pt"
-    if path.exists():
-        return torch.load(path)
     teacher = Teacher(minilm)
     table = teacher.model.embeddings.word_embeddings.weight.detach()
     pieces = teacher.tokenizer(known, add_special_tokens=False)["input_ids"]
@@ -47,9 +44,7 @@ def word_vectors(known: list[str], minilm: Path, work: Path) -> Tensor:
     deep = teacher(known)
     both = [normalize(part - part.mean(0), dim=1) for part in (shallow, deep)]
     rows = squeezed(torch.cat(both, dim=1), WIDTH)
-    rows = rows / rows.std()
-    torch.save(rows, path)
-    return rows
+    return rows / rows.std()
 
 
 def centres(student: Student, bank: Bank, lines: list[str]) -> Tensor:
@@ -125,7 +120,7 @@ def options() -> argparse.Namespace:
 def main() -> None:
     given = options()
     torch.manual_seed(0)
-    lines, learning, checking, loose = texts(given.data)
+    lines, learning, checking, loose, only = texts(given.data)
     scale, bias = scale_and_bias()
     if given.start:
         saved = torch.load(given.start)
@@ -134,7 +129,7 @@ def main() -> None:
         started(student, scale, bias, saved)
     else:
         known = vocabulary(lines, given.data, SIZE)
-        student = Student(known, word_vectors(known, given.minilm, given.work), given.layers)
+        student = Student(known, word_vectors(known, given.minilm), given.layers)
         if given.shipped:
             started(student, scale, bias, {"student": shipped(student), "scale": scale.data, "bias": bias.data})
     ours, apart = asks(given.data / "asks/asks.py"), held(checking.relations)
@@ -142,21 +137,23 @@ def main() -> None:
     groups = [{"params": part} for part in (rest, [student.table], [scale, bias])]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01, fused=True)
     mine = [n for members in (*learning.members, *learning.others, list(loose)) for n in members]
-    numbers = {n: student.numbers(lines[n]) for n in mine}
+    numbers = [student.numbers(line) for line in lines]
     luck, chance, start, step = torch.Generator().manual_seed(0), Random(0), time.time(), 0
     whole = torch.load(given.work / "vectors.pt").float()
+    about = only.neighbours(normalize(torch.stack([whole[members].mean(0) for members in only.members]), dim=1), 12)
     target = turned(normalize(squeezed(whole, OUTPUT), dim=1), student, lines, mine)
     while (spent := (time.time() - start) / 60 / max(given.minutes, 1e-9)) < 1:
         if step % 1000 == 0:
             near = learning.neighbours(centres(student, learning, lines))
         for group, full in zip(optimizer.param_groups, (given.rate, given.rate, 1e-2), strict=True):
             group["lr"] = full * min(1, (step + 1) / 50) * max(0.02, 1 - spent)
-        drawn, labels = learning.draw(near, luck, seeds=10, each=7, texts=3)
+        drawn, labels = learning.draw(near, luck, seeds=7, each=7, texts=3)
         if step % FRESH == 0:
             guess = student.rows([student.numbers(t) for t in fresh(learning, drawn, labels, lines, chance)])
             loss = contrast(guess, labels, *learning.apart(labels), scale, bias)
         else:
-            some = drawn + [loose[int(i)] for i in torch.randint(len(loose), (64,), generator=luck)]
+            some = drawn + only.draw(about, luck, seeds=10, each=5, texts=2)[0]
+            some += [loose[int(i)] for i in torch.randint(len(loose), (32,), generator=luck)]
             guess = student.rows([numbers[n] for n in some])
             loss = contrast(guess[: len(drawn)], labels, *learning.apart(labels), scale, bias)
             loss = loss + followed(guess, target[some], whole[some])

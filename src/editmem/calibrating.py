@@ -14,9 +14,8 @@ from editmem.memory.base import Calibration, Prompts, Seen
 from editmem.picture import Picture
 from editmem.progress import Progress, preparing
 from editmem.prompts import alike_prompts, neutral_prompts
-from editmem.stream import Stream
 from editmem.tiny.emblems import View, picture, unused
-from editmem.words import Words
+from editmem.vocabulary import Vocabulary
 
 Read = Callable[[Sequence[Sequence[int]], Sequence[Mapping[str, Any]]], Prompts]
 
@@ -33,8 +32,7 @@ SUBJECT = "the one in the picture"
 def calibration(
     encode: Encoder,
     read: Read,
-    words: Words,
-    stream: Callable[[], Stream],
+    vocabulary: Vocabulary,
     pictured: bool,
     progress: Progress = None,
 ) -> Calibration:
@@ -43,7 +41,7 @@ def calibration(
     Args:
         encode: of the host.
         read: what the site sees of a few prompts.
-        words, stream: of the tokenizer.
+        vocabulary: of the tokenizer.
         pictured: whether the memory's edits may have pictures.
         progress: as `Editor.edit` takes it.
     """
@@ -56,7 +54,7 @@ def calibration(
         prompts = iter([_read(encode, read, group, advance) for group in groups])
     seen_neutral, seen_alike = ([next(prompts) for _ in part] for part in (neutral, alike))
     seen = Seen(next(prompts), PICTURES, list(prompts), ASKED) if sights else None
-    return Calibration(seen_neutral, seen_alike, len(names), words, stream, seen)
+    return Calibration(seen_neutral, seen_alike, len(names), vocabulary, seen)
 
 
 def _renderings(encode: Encoder, prompts: Sequence[str], pictures: Sequence[Picture] | None = None) -> list[Group]:

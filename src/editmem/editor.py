@@ -232,7 +232,8 @@ class Editor:
     def reject(self, prompt: Prompt) -> Explanation:
         """Say that the edit which acts on a question is not for it; nothing is learned.
 
-        The question becomes one of the edit's `unlike`, and the edit's threshold goes up beyond it. It is in the history, and can be undone.
+        The question becomes one of the edit's `unlike`, and the edit's threshold goes up beyond it. It is in the
+        history, and can be undone.
 
         Args:
             prompt: as in `confirm`.

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from editmem.spelling import GAPS, LONGEST, NOTHING, POWERS, PRIME, STOP, Has, Is, Piece, pieces, pieces_of
-from editmem.words import bytes_of, texts_of
+from editmem.words import Said, bytes_of, texts_of
 
 PLACES = (1_000_000_007 % PRIME, 433_494_437, 104_395_301)
 """Bases of the hashes of phrases, a power of them for each word."""
@@ -126,15 +126,15 @@ class Stream(nn.Module):
             self.register_buffer(name, constant, persistent=False)
 
     @classmethod
-    def of_tokenizer(cls, tokenizer: Any, size: int) -> "Stream":
-        """Of a tokenizer's vocabulary; `size` is that of the host's embedding, which may be larger."""
+    def of_tokenizer(cls, tokenizer: Any, size: int, said: Said | None = None) -> "Stream":
+        """As `Words.of_tokenizer`."""
         special = set(tokenizer.all_special_ids)
-        texts, raw = texts_of(tokenizer)
-        said = [
+        texts, raw = said or texts_of(tokenizer)
+        heard = [
             None if i in special else text if own is None else bytes_of(own).decode(errors="surrogateescape")
             for i, (text, own) in enumerate(zip(texts, raw, strict=True))
         ]
-        return cls([*said, *[None] * (size - len(said))])
+        return cls([*heard, *[None] * (size - len(heard))])
 
     def tensors(self) -> dict[str, Tensor]:
         return {name: getattr(self, name) for name in self.SAVED}

@@ -20,6 +20,8 @@ LONGEST = 64  # letters of a word that count
 STAND_IN = 0x13000  # letters of no living script, for bytes that are no letters by themselves
 SILENT = range(0xC3, 0xC6)  # first bytes of Latin letters with accents
 STARTS = {chr(STAND_IN + byte) for byte in range(0xE2, 0xF0)}  # first bytes in scripts without spaces, mostly
+Said = tuple[list[str], list[str | None]]
+"""Of each token its text, and how the vocabulary writes it; see `texts_of`."""
 NO_SPACE_SCRIPTS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN", "IDEOGRAPHIC")
 
 
@@ -41,14 +43,11 @@ class Words(nn.Module):
         letters: int16 `[V]`, how many folded letters and digits it has; 0 for punctuation and special tokens.
         shape: uint8 `[V]`, bits: 1 begins a new word, 2 ends the word, 4 is written as names are (capital,
             digit, or a script without case).
-        turn: int64 `[2]`, the special token that the chat template puts before what a user says, -1 for none,
-            and how many of it follow before the model's answer.
     """
 
     value: Tensor
     letters: Tensor
     shape: Tensor
-    turn: Tensor
     powers: Tensor
 
     def __init__(self, size: int = 0) -> None:
@@ -56,20 +55,25 @@ class Words(nn.Module):
         self.register_buffer("value", torch.zeros(size, dtype=torch.int64))
         self.register_buffer("letters", torch.zeros(size, dtype=torch.int16))
         self.register_buffer("shape", torch.full((size,), 3, dtype=torch.uint8))
-        self.register_buffer("turn", torch.tensor([-1, 0]))
         self.register_buffer("powers", torch.tensor([pow(BASE, i, PRIME) for i in range(LONGEST + 1)]))
 
     @classmethod
-    def of_tokenizer(cls, tokenizer: Any, size: int) -> "Words":
-        """The words of a tokenizer's vocabulary; `size` is that of the host's embedding, which may be larger."""
-        texts = _token_texts(tokenizer)
+    def of_tokenizer(cls, tokenizer: Any, size: int, said: Said | None = None) -> "Words":
+        """The words of a tokenizer's vocabulary.
+
+        Args:
+            tokenizer: the tokenizer.
+            size: of the host's embedding, which may be larger.
+            said: what `texts_of` makes of the tokenizer, where that is known.
+        """
+        pairs = zip(*(said or texts_of(tokenizer)), strict=True)
+        texts = [text if own is None else _part(own) for text, own in pairs]
         words = cls(max(size, len(texts)))
         special = set(tokenizer.all_special_ids)
         rows = [(0, 0, 3) if i in special else _row(text) for i, text in enumerate(texts)]
         value, letters, shape = (torch.tensor(column) for column in zip(*rows, strict=True))
         words.value[: len(rows)], words.letters[: len(rows)] = value, letters.to(torch.int16)
         words.shape[: len(rows)] = shape.to(torch.uint8)
-        words.turn = torch.tensor(_turn(tokenizer))
         return words
 
     def hashes(self, tokens: Tensor) -> Tensor:
@@ -90,16 +94,6 @@ class Words(nn.Module):
         total = added.cumsum(1)
         base = torch.where(begins, total - added, -1).cummax(1).values
         return torch.where(letters > 0, (total - base) % PRIME, -1)
-
-    def turn_starts(self, tokens: Tensor) -> Tensor:
-        """Int64 `[B, T]`: where the turn that each token belongs to begins; 0 outside of conversations."""
-        marker, later = self.turn
-        count = ((tokens == marker) & (tokens >= 0)).long().cumsum(1)
-        ends = torch.arange(1, tokens.shape[1] + 1, device=tokens.device).expand_as(tokens)
-        begins = torch.nn.functional.pad(count[:, :-1], (1, 0)) < count
-        where = torch.zeros((tokens.shape[0], tokens.shape[1] + 1), dtype=torch.long, device=tokens.device)
-        where = where.scatter_reduce(1, torch.where(begins, count, 0), torch.where(begins, ends, 0), "amax")
-        return where.gather(1, (count - later).clamp(min=0))
 
     def blank(self, tokens: Tensor) -> Tensor:
         """Bool `[B, T]`: the tokens that are white space."""
@@ -130,13 +124,7 @@ def _keep(found: dict[int, bool], word: int, name: bool) -> None:
         found[word] = found.get(word, False) or name
 
 
-def _token_texts(tokenizer: Any) -> list[str]:
-    """The text of each token inside a sentence, leading space included."""
-    texts, raw = texts_of(tokenizer)
-    return [text if own is None else _part(own) for text, own in zip(texts, raw, strict=True)]
-
-
-def texts_of(tokenizer: Any) -> tuple[list[str], list[str | None]]:
+def texts_of(tokenizer: Any) -> Said:
     """What each token says inside a sentence, leading space included; and how it is written in the vocabulary.
 
     The second is None where the first says all, and is there for tokens that hold only parts of characters.
@@ -187,22 +175,6 @@ def _byte_alphabet() -> dict[str, int]:
 
 
 _BYTES = _byte_alphabet()
-
-
-def _turn(tokenizer: Any) -> tuple[int, int]:
-    """The marker of a user's turn, and how many of it follow in the prompt; see `Words.turn`."""
-    content = "Hello"
-    try:
-        message = [{"role": "user", "content": content}]
-        text = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
-    except Exception:  # a template is a program of its own; without one, or where it fails, nothing is a turn
-        return -1, 0
-    before, _, after = text.partition(content)
-    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special} - {tokenizer.bos_token_id}
-    markers = [i for i in tokenizer(before, add_special_tokens=False)["input_ids"] if i in special]
-    if not markers:
-        return -1, 0
-    return markers[-1], tokenizer(after, add_special_tokens=False)["input_ids"].count(markers[-1])
 
 
 def _row(text: str) -> tuple[int, int, int]:

@@ -22,8 +22,7 @@ from editmem.memory.snapshots import Restore, attributes
 from editmem.modes import lasting
 from editmem.progress import Progress
 from editmem.reading import Reader
-from editmem.stream import Stream
-from editmem.words import Words
+from editmem.vocabulary import Vocabulary
 
 PREFIXES = ("I", "You", "Because", "Yes", "Q: ")
 PREFIX_LENGTHS = (5, 10)
@@ -51,7 +50,7 @@ class Writer:
         self.active = ActiveEdits()
         self._given_tokenizer = tokenizer
         self._encoder: Encoder | None = None
-        self._words: tuple[tuple[int, int], Words] | None = None
+        self._heard: tuple[tuple[int, int], Vocabulary] | None = None
         self.reader: Reader | None = None
         if isinstance(memory, MemeicMemory):
             self.reader = Reader(self.runner(), memory, self._evidence, self._edit_of, self._pad_token)
@@ -88,18 +87,15 @@ class Writer:
             self._encoder = Encoder(tokenizer, self.host.max_length)
         return self._encoder
 
-    def _vocabulary(self) -> Words:
-        """The words of the tokenizer; made anew, also for the memory, where tokens were added."""
+    def _vocabulary(self) -> Vocabulary:
+        """That of the tokenizer; made anew, also for the memory, where tokens were added."""
         tokenizer = self.encode.tokenizer
         sizes = len(tokenizer), self.host.vocabulary
-        if self._words is None or self._words[0] != sizes:
-            self._words = sizes, Words.of_tokenizer(tokenizer, self.host.vocabulary).to(self.host.device)
+        if self._heard is None or self._heard[0] != sizes:
+            self._heard = sizes, Vocabulary(tokenizer, self.host.vocabulary, self.host.device)
             if self.memory.calibrated:
-                self.memory.hear(self._words[1], self._stream)
-        return self._words[1]
-
-    def _stream(self) -> Stream:
-        return Stream.of_tokenizer(self.encode.tokenizer, self.host.vocabulary).to(self.host.device)
+                self.memory.hear(self._heard[1])
+        return self._heard[1]
 
     @functools.cached_property
     def _endings(self) -> Endings:
@@ -159,12 +155,12 @@ class Writer:
     def calibrate(self, progress: Progress = None) -> None:
         if not self.memory.calibrated:
             pictured = self.memory.reads and self.host.image_token is not None
-            heard = self._vocabulary(), self._stream
+            vocabulary = self._vocabulary()
             if not self.memory.reads_examples:
-                self.memory.calibrate(Calibration([], [], 0, *heard))
+                self.memory.calibrate(Calibration([], [], 0, vocabulary))
                 return
             with self.host.frozen():
-                self.memory.calibrate(calibration(self.encode, self.read, *heard, pictured, progress))
+                self.memory.calibrate(calibration(self.encode, self.read, vocabulary, pictured, progress))
 
     def read(self, prompts: Sequence[Sequence[int]], vision: Sequence[Mapping[str, Any]] = ()) -> Prompts:
         """What the memory's site sees of prompts, as token ids, with what the host takes to see their pictures."""

@@ -20,8 +20,7 @@ from editmem.errors import SpecError
 from editmem.host import Host, SiteInfo
 from editmem.memory.snapshots import Restore, snapshot
 from editmem.memory.targets import Targets
-from editmem.stream import Stream
-from editmem.words import Words
+from editmem.vocabulary import Vocabulary
 
 DECISIONS = ("edit", "ended", "acting", "visual", "textual")
 """Of what memories carry from one forward to the next: the names of rows that were decided on, -1 for none."""
@@ -124,16 +123,14 @@ class Calibration:
             a user's turn.
         alike: prompts that put the same questions to several names, all of the first name's first; rendered likewise.
         names: how many names.
-        words: the words of the tokenizer.
-        stream: makes the stream of its words, for whom needs that.
+        vocabulary: of its tokenizer.
         seen: for memories that see: built-in pictures; None where there is no processor.
     """
 
     neutral: Sequence[Prompts]
     alike: Sequence[Prompts]
     names: int
-    words: Words
-    stream: Callable[[], Stream]
+    vocabulary: Vocabulary
     seen: Seen | None = None
 
 
@@ -268,8 +265,8 @@ class Memory(nn.Module, ABC):
         """Whether calibrating it takes built-in prompts that the host has read."""
         return True
 
-    def hear(self, words: Words, stream: Callable[[], Stream]) -> None:
-        """Go by these words of the tokenizer from now on: tokens were added to it."""
+    def hear(self, vocabulary: Vocabulary) -> None:
+        """Go by this vocabulary from now on: tokens were added to it."""
 
     @property
     def sees(self) -> bool:

@@ -1,7 +1,7 @@
 """MemEIC (arXiv 2510.25798): edits of pictures and of facts, found outside of the model and learned inside of it."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -33,8 +33,7 @@ from editmem.memory.parts import NoDraft, Part
 from editmem.memory.pictures import PictureIndex, with_originals
 from editmem.memory.targets import Targets, rows_but
 from editmem.sentences import SentenceEncoder
-from editmem.stream import Stream
-from editmem.words import Words
+from editmem.vocabulary import Vocabulary
 
 PARTS = {
     "evidence": (
@@ -236,8 +235,8 @@ class MemeicMemory(Memory):
         self.external.calibrate(neutral)
         self.calibrated = True
 
-    def hear(self, words: Words, stream: Callable[[], Stream]) -> None:
-        self.external.router.hear(words, stream)
+    def hear(self, vocabulary: Vocabulary) -> None:
+        self.external.router.hear(vocabulary)
 
     def hosted(self) -> Sequence[Tensor]:
         return [] if self.adapters is None else self.adapters.hosted()

@@ -1,6 +1,6 @@
 """The default router: what is asked, by the state at the prompt's end; about whom, by the words."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,8 @@ from editmem.memory.base import Calibration, Kept, Match, Prompts
 from editmem.memory.distinct import Distinct
 from editmem.memory.router import Router, at_prompt_ends, prompt_ends
 from editmem.memory.rows import Rows
-from editmem.stream import Stream
+from editmem.turns import Turns
+from editmem.vocabulary import Vocabulary
 from editmem.words import BUCKETS, Words, heard
 
 
@@ -61,7 +62,7 @@ class NameRouter(Router):
         super().__init__()
         self.block_path, self.fixed_threshold, self.false_match_rate = block_path, threshold, false_match_rate
         self.plain, self.chat = Distinct(width), Distinct(width)
-        self.words = Words()
+        self.words, self.turns = Words(), Turns()
         self.register_buffer("threshold", torch.tensor(torch.nan, dtype=torch.float32))
         self.register_buffer("neutral", torch.zeros(0, dtype=torch.int64))
         self.register_buffer("cohort", torch.zeros((2, 0, width), dtype=torch.float16))
@@ -77,7 +78,7 @@ class NameRouter(Router):
     # Calibrating
 
     def calibrate(self, host: Calibration) -> None:
-        self.hear(host.words, host.stream)
+        self.hear(host.vocabulary)
         self.neutral = self._neutral_words(host.neutral[0])
         cohorts, calibrated = [], []
         for chat, questions in enumerate(self._spaces):
@@ -93,8 +94,9 @@ class NameRouter(Router):
         given = self.fixed_threshold
         self.threshold = strictest if given is None else torch.full_like(strictest, given)
 
-    def hear(self, words: Words, stream: Callable[[], Stream]) -> None:
-        self.words = words.to(self.threshold.device)
+    def hear(self, vocabulary: Vocabulary) -> None:
+        self.words = vocabulary.words.to(self.threshold.device)
+        self.turns = vocabulary.turns.to(self.threshold.device)
 
     def _neutral_words(self, neutral: Prompts) -> Tensor:
         texts, real = _texts(neutral)
@@ -132,11 +134,11 @@ class NameRouter(Router):
 
     def chats_of(self, call: Call) -> Tensor:
         """Which prompts are turns of a chat, bool `[B]`."""
-        return self.words.turn_starts(call.text()[0])[:, -1] > 0
+        return self.turns.starts(call.text()[0])[:, -1] > 0
 
     def _words_of(self, text: Tensor, subject: Sequence[int] | None) -> tuple[Tensor, Tensor]:
         """Buckets int32 and weights float32 (sum 1) of an edit's weightiest words, `[WIDTH]` each."""
-        spoken = self.words.spoken(text[int(self.words.turn_starts(text[None])[0, -1]) :].tolist())
+        spoken = self.words.spoken(text[int(self.turns.starts(text[None])[0, -1]) :].tolist())
         about = self.words.spoken(subject) if subject is not None else {}
         neutral = set(self.neutral.tolist())
 
@@ -174,7 +176,7 @@ class NameRouter(Router):
             `[B, Q]`, which prompts end here.
         """
         text, first = call.text()
-        bucket, start = self.words.hashes(text), self.words.turn_starts(text)
+        bucket, start = self.words.hashes(text), self.turns.starts(text)
         bucket = torch.where(bucket >= 0, bucket % BUCKETS, -1)
         boundary = call.mode is Mode.BOUNDARY
         since = start[:, -1:] if boundary else torch.zeros_like(start[:, :1])
@@ -231,9 +233,10 @@ class NameRouter(Router):
     # Keeping
 
     def _fixed(self) -> dict[str, tuple[nn.Module, str]]:
-        own = {name: (self, name) for name in ("threshold", "neutral", "cohort")}
+        own: dict[str, tuple[nn.Module, str]] = {name: (self, name) for name in ("threshold", "neutral", "cohort")}
         parts = {"words": self.words, "plain": self.plain, "chat": self.chat}
-        return own | {f"{part}.{n}": (module, n) for part, module in parts.items() for n, _ in module.named_buffers()}
+        own |= {f"{part}.{n}": (module, n) for part, module in parts.items() for n, _ in module.named_buffers()}
+        return own | {"words.turn": (self.turns, "turn")}
 
     def tensors(self) -> dict[str, Tensor]:
         tables = {name: getattr(self, name).used.contiguous() for name in self.keys}

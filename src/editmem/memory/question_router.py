@@ -2,7 +2,7 @@
 
 import copy
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +17,8 @@ from editmem.memory.subjects import Found, Subjects
 from editmem.questions import OUTPUT, PLACE, QuestionEncoder, question_encoder
 from editmem.spelling import Is, pieces
 from editmem.stream import Spoken, Stream
-from editmem.words import Words
+from editmem.turns import Turns
+from editmem.vocabulary import Vocabulary
 
 STRICTER = 0.2
 """How far an edit's threshold may be above the usual one, by what it is not for."""
@@ -84,7 +85,7 @@ class QuestionRouter(Router):
     def __init__(self, threshold: float | None) -> None:
         super().__init__()
         self.threshold = THRESHOLD if threshold is None else threshold
-        self.words = Words()
+        self.turns = Turns()
         self.subjects = Subjects(Stream())
         self.chats = Rows((), torch.bool)
         self.starts = Rows((), torch.int64)
@@ -100,11 +101,11 @@ class QuestionRouter(Router):
         return False
 
     def calibrate(self, host: Calibration) -> None:
-        self.hear(host.words, host.stream)
+        self.hear(host.vocabulary)
 
-    def hear(self, words: Words, stream: Callable[[], Stream]) -> None:
-        self.words = words.to(self.chats.data.device)
-        self.subjects.stream = stream().to(self.chats.data.device)
+    def hear(self, vocabulary: Vocabulary) -> None:
+        device = self.chats.data.device
+        self.turns, self.subjects.stream = vocabulary.turns.to(device), vocabulary.stream.to(device)
 
     # Writing
 
@@ -189,7 +190,7 @@ class QuestionRouter(Router):
     def _texts(self, call: Call) -> tuple[Tensor, Tensor, Tensor]:
         """Texts `[B, S]`, where their last turns begin `[B]`, and which are turns of chats `[B]`."""
         text, _ = call.text()
-        since = self.words.turn_starts(text)[:, -1]
+        since = self.turns.starts(text)[:, -1]
         return text, since, since > 0
 
     def _ask(self, text: Tensor, since: Tensor, mode: Mode) -> Asked:
@@ -242,7 +243,7 @@ class QuestionRouter(Router):
 
     def decide(self, x: Tensor, call: Call, carry: dict[str, Tensor]) -> Tensor:
         text, first = call.text()
-        starts = self.words.turn_starts(text)
+        starts = self.turns.starts(text)
         if call.mode is Mode.BOUNDARY:
             return self._decide_at_end(text, starts[:, -1:], call)
         return self._decide_everywhere(text, starts, first)
@@ -318,15 +319,13 @@ class QuestionRouter(Router):
 
     def tensors(self) -> dict[str, Tensor]:
         own = {name: getattr(self, name).used.contiguous() for name in self.TABLES}
-        parts = {"words": dict(self.words.named_buffers()), "subjects": self.subjects.tensors()}
-        return own | {f"{part}.{n}": t for part, tensors in parts.items() for n, t in tensors.items()}
+        return own | {"turn": self.turns.turn} | {f"subjects.{n}": t for n, t in self.subjects.tensors().items()}
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         for name in self.TABLES:
             getattr(self, name).replace(tensors[name])
         self._count()
-        for name, buffer in list(self.words.named_buffers()):
-            setattr(self.words, name, tensors[f"words.{name}"].to(buffer))
+        self.turns.turn = tensors["turn"].to(self.turns.turn)
         prefix = "subjects."
         self.subjects.load_tensors({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
 

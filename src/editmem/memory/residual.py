@@ -1,6 +1,6 @@
 """MEMOIR's residual memory (arXiv 2506.07899): what edits add to the output of one feed-forward block."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -28,8 +28,7 @@ from editmem.memory.router import Router, prompt_ends
 from editmem.memory.storage import FactoredStorage, SharedStorage, Storage
 from editmem.memory.targets import Targets, rows_but
 from editmem.memory.tophash import POOLINGS, TopHashRouter
-from editmem.stream import Stream
-from editmem.words import Words
+from editmem.vocabulary import Vocabulary
 
 STORAGES = ("factored", "shared")
 ROUTERS = ("names", "questions", "tophash")
@@ -140,8 +139,8 @@ class ResidualMemory(ActingMemory):
     def reads_examples(self) -> bool:
         return self.router.reads_examples
 
-    def hear(self, words: Words, stream: Callable[[], Stream]) -> None:
-        self.router.hear(words, stream)
+    def hear(self, vocabulary: Vocabulary) -> None:
+        self.router.hear(vocabulary)
 
     def forward(self, x: Tensor, out: Tensor, call: Call) -> Tensor:
         if not len(self):

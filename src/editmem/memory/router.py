@@ -1,15 +1,14 @@
 """Routers: which edit, if any, a prompt asks for. The replaceable part of the retrieval memories."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
 from editmem.call import Call, Mode
 from editmem.edit import EncodedEdit
 from editmem.memory.base import Calibration, Kept, Match, Prompts
-from editmem.stream import Stream
-from editmem.words import Words
+from editmem.vocabulary import Vocabulary
 
 
 class Router(nn.Module, ABC):
@@ -32,7 +31,7 @@ class Router(nn.Module, ABC):
         """As of `Memory`."""
         return True
 
-    def hear(self, words: Words, stream: Callable[[], Stream]) -> None:
+    def hear(self, vocabulary: Vocabulary) -> None:
         """As `Memory.hear`."""
 
     @abstractmethod
