@@ -30,20 +30,25 @@ STRICT = {
     "memeic": {"method": "memeic", "evidence": None},
     "wise": {"method": "wise", "threshold": 0.98, "strength": 6.0, "renderings": False},
 }
-QUESTIONS = {"method": "memoir", "router": "questions"}
+QUESTIONS = {
+    "memoir on questions": {"method": "memoir", "router": "questions"},
+    "grace on questions": {"method": "grace", "router": "questions"},
+    "wise on questions": {**STRICT["wise"], "routing": "questions", "threshold": None},
+    "memeic on questions": {**STRICT["memeic"], "router": "questions"},
+}
 # Evidence in the prompt is for hosts that read; adapters need feed-forward maps that are no mixture of experts.
 CASES = [
     (method, host)
     for method in METHODS
     for host in HOSTS
     if method != "external" and not (host == "mixtral" and method in ("memeic", "dual-adapters"))
-] + [("memoir on questions", host) for host in HOSTS]
+] + [(name, host) for name in QUESTIONS for host in HOSTS if not (host == "mixtral" and name.startswith("memeic"))]
 
 
 @pytest.fixture(params=CASES, ids=lambda case: "-".join(case))
 def editor(request, tokenizer):
     method, host = request.param
-    spec = QUESTIONS if method == "memoir on questions" else STRICT.get(method, method)
+    spec = {**STRICT, **QUESTIONS}.get(method, method)
     with editmem.wrap(make(host, len(tokenizer)), spec, tokenizer=tokenizer) as editor:
         yield editor
 

@@ -35,6 +35,10 @@ class Turns(nn.Module):
         where = where.scatter_reduce(1, torch.where(begins, count, 0), torch.where(begins, ends, 0), "amax")
         return where.gather(1, (count - later).clamp(min=0))
 
+    def chats(self, tokens: Tensor) -> Tensor:
+        """Bool `[B]`: which texts end in a turn of a chat."""
+        return self.starts(tokens)[:, -1] > 0
+
 
 def _turn(tokenizer: Any) -> tuple[int, int]:
     """The marker of a user's turn, and how many of it follow in the prompt; see `Turns.turn`."""

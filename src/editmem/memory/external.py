@@ -10,6 +10,7 @@ from editmem.edit import EncodedEdit
 from editmem.memory.base import Calibration, Kept, Match, Prompts
 from editmem.memory.names import NameRouter
 from editmem.memory.pictures import PictureIndex
+from editmem.memory.question_router import QuestionRouter
 from editmem.memory.rows import Rows
 from editmem.sentences import SentenceEncoder
 
@@ -58,7 +59,7 @@ class ExternalMemory(nn.Module):
     """
 
     def __init__(
-        self, router: NameRouter, pictures: PictureIndex | None, encoder: SentenceEncoder | None = None
+        self, router: NameRouter | QuestionRouter, pictures: PictureIndex | None, encoder: SentenceEncoder | None = None
     ) -> None:
         super().__init__()
         self.router, self.pictures, self.encoder = router, pictures, encoder
@@ -75,11 +76,11 @@ class ExternalMemory(nn.Module):
 
     @property
     def has_textual(self) -> bool:
-        return len(self.router.states) > 0
+        return len(self.router) > 0
 
     def find(self, prompts: Prompts) -> Found:
         """The edits for a batch of prompts, from a pass through the bare host."""
-        chat = self.router.chats_of(prompts.call)
+        chat = self._chats(prompts)
         visual, asked = torch.full_like(chat, -1, dtype=torch.long), torch.zeros_like(chat)
         if self.pictures is not None:
             visual, asked = self.pictures.decide(prompts, chat)
@@ -91,6 +92,9 @@ class ExternalMemory(nn.Module):
         rows, textual = rows.to(found.textual.device), self._rows(self._textual(prompts), TEXT)
         textual = torch.where(textual >= 0, textual, found.textual[rows])
         return Found(found.visual, found.asked, found.textual.index_copy(0, rows, textual))
+
+    def _chats(self, prompts: Prompts) -> Tensor:
+        return self.router.turns.chats(prompts.call.text()[0])
 
     def _textual(self, prompts: Prompts) -> Tensor:
         if not self.has_textual:
@@ -118,7 +122,7 @@ class ExternalMemory(nn.Module):
         return torch.where(entries >= 0, rows[entries.clamp(min=0)], -1)
 
     def match(self, prompts: Prompts, top: int) -> list[list[Match]]:
-        chat = self.router.chats_of(prompts.call)
+        chat = self._chats(prompts)
         found = [[] for _ in prompts.x] if not self.has_textual else self.router.rank(self._encoded(prompts), top)
         ranked = [self._named(matches, TEXT) for matches in found]
         if self.pictures is not None:
@@ -141,8 +145,13 @@ class ExternalMemory(nn.Module):
             kept = self.router.append(self._encoded(prompts), edits)
             return [Kept(self._named(k.alike, TEXT), k.false_match_rate) for k in kept]
         assert self.pictures is not None
-        self.pictures.append(prompts, edits, self.router.chats_of(prompts.call))
+        self.pictures.append(prompts, edits, self._chats(prompts))
         return [Kept() for _ in edits]
+
+    def rekey(self, rows: Sequence[int], edits: Sequence[EncodedEdit]) -> None:
+        """As `Memory.rekey`, of textual edits."""
+        textual = (self.kinds.used == TEXT).nonzero().squeeze(1).tolist()
+        self.router.rekey([textual.index(row) for row in rows], edits)
 
     def keep(self, rows: Tensor) -> None:
         """Drop all rows but these (int64, ascending)."""
@@ -169,7 +178,10 @@ class ExternalMemory(nn.Module):
             ValueError: if the tensors differ in their number of edits.
         """
         kinds = tensors["kinds"]
-        tables = {"router.states": TEXT, **({} if self.pictures is None else dict.fromkeys(TABLES, VISUAL))}
+        tables = {
+            f"router.{self.router.keys[0]}": TEXT,
+            **({} if self.pictures is None else dict.fromkeys(TABLES, VISUAL)),
+        }
         if any(tensors[table].shape[0] != int((kinds == kind).sum()) for table, kind in tables.items()):
             raise ValueError("kinds, pictures and router keys differ in their number of edits")
         self.kinds.replace(kinds)

@@ -12,12 +12,14 @@ from editmem.edit import EncodedEdit
 from editmem.errors import SpecError
 from editmem.host import SiteInfo
 from editmem.memory.base import Calibration, Kept, Match, Prompts, Spec
-from editmem.memory.checks import check_ranges
+from editmem.memory.checks import check_choices, check_ranges
+from editmem.memory.question_router import QuestionRouter
 from editmem.memory.residual import ResidualMemory
 from editmem.memory.router import Router, at_prompt_ends
 from editmem.memory.rows import Rows
 from editmem.memory.storage import FactoredStorage
 
+ROUTERS = ("radius", "questions")
 NO_KEY = -1.0  # the radius of unused rows
 
 
@@ -26,6 +28,8 @@ class GraceSpec(Spec):
     """GRACE (arXiv 2211.11031), the retrieval baseline.
 
     Attributes:
+        router: how a prompt finds its edit: by the "radius" around the edit's state (paper), or by names and
+            "questions", as in `MemoirSpec`.
         radius: the initial deferral radius, in units of the site's input; None for `reach` of what neutral
             prompts lie apart. The paper's radii, 1 to 3, belong to its hosts.
         reach: see `radius`; a share of the median distance between two neutral prompts.
@@ -34,6 +38,7 @@ class GraceSpec(Spec):
 
     method: ClassVar[str] = "grace"
 
+    router: str = "radius"
     radius: float | None = None
     reach: float = 0.3
     margin: float = 4.0
@@ -42,12 +47,15 @@ class GraceSpec(Spec):
     renderings: bool = True
 
     def __post_init__(self) -> None:
+        check_choices(self, router=ROUTERS)
         check_ranges(self, reach=(0.0, 10.0), margin=(0.0, 100.0), steps=(1, 10_000), rate=(0.0, 10.0))
         if self.radius is not None and not self.radius > 0:
             raise SpecError(f"radius must be above 0, or None, got {self.radius!r}")
 
     def build(self, site: SiteInfo, dtype: torch.dtype, device: torch.device) -> "Codebook":
-        router = RadiusRouter(site.in_features, self.radius, self.reach)
+        router: Router = QuestionRouter(None)
+        if self.router == "radius":
+            router = RadiusRouter(site.in_features, self.radius, self.reach)
         return Codebook(self, router, FactoredStorage(site.out_features, dtype, self.rate)).to(device)
 
 

@@ -31,19 +31,21 @@ from editmem.memory.external import ENCODED, VISUAL, ExternalMemory, kind_of, un
 from editmem.memory.names import NameRouter
 from editmem.memory.parts import NoDraft, Part
 from editmem.memory.pictures import PictureIndex, with_originals
+from editmem.memory.question_router import QuestionRouter
 from editmem.memory.targets import Targets, rows_but
 from editmem.sentences import SentenceEncoder
 from editmem.vocabulary import Vocabulary
 
 PARTS = {
     "evidence": (
-        "index", "text_encoder", "threshold", "false_match_rate", "picture_threshold", "picture_miss_rate",
+        "index", "router", "text_encoder", "threshold", "false_match_rate", "picture_threshold", "picture_miss_rate",
         "picture_false_match_rate", "question_false_match_rate",
     ),
     "storage": ("both", "start", "rank", "alpha", "rate", "decay", "steps", "margin", "seed"),
     "connector": ("connector_rank", "connector_alpha"),
 }  # fmt: skip
 """The settings that bring each part of MemEIC, and those that go with them."""
+ROUTERS = ("names", "questions")
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,9 @@ class MemeicSpec(Spec):
             `margin` nats (paper: 1e-4, 0.01, always 10 steps).
         connector_rank, connector_alpha: of the connector (paper: 8, 16).
         index: what holds the pictures' vectors: "exact", "faiss" or "qdrant"; see `indexes.INDEXES`.
+        router: how a prompt finds a textual edit: by "names" or "questions", as in `MemoirSpec`.
         text_encoder: a text encoder of `transformers`, as a folder or a Hub name, to compare textual edits and prompts
-            by; None for the host's own states.
+            by ("names"); None for the host's own states.
         threshold: the score from which a textual edit acts; None to calibrate it.
         false_match_rate: as in `MemoirSpec`.
         picture_threshold: the cosine from which a picture is that of an edit; None to calibrate it.
@@ -94,6 +97,7 @@ class MemeicSpec(Spec):
     connector_rank: int = 8
     connector_alpha: float = 16.0
     index: str = "exact"
+    router: str = "names"
     text_encoder: str | None = None
     threshold: float | None = None
     false_match_rate: float = 0.09
@@ -106,7 +110,11 @@ class MemeicSpec(Spec):
 
     def __post_init__(self) -> None:
         check_choices(self, evidence=(*FORMS, None), storage=("per-edit", "shared", None), both=("textual", "all"))
-        check_choices(self, index=tuple(INDEXES))
+        check_choices(self, index=tuple(INDEXES), router=ROUTERS)
+        if self.text_encoder is not None and self.router != "names":
+            raise SpecError(
+                f'text_encoder belongs to router="names", got router={self.router!r}; leave one of them out'
+            )
         check_ranges(self, rank=(1, 4096), connector_rank=(1, 4096), rate=(0.0, 10.0), margin=(0.0, 100.0))
         check_ranges(self, start=(0.0, 1.0), decay=(0.0, 1.0), threshold=(-1.0, 1.0), picture_threshold=(-1.0, 1.0))
         rates = [field.name for field in dataclasses.fields(self) if field.name.endswith("_rate")]
@@ -216,8 +224,10 @@ class MemeicMemory(Memory):
                 spec.question_false_match_rate,
             )  # fmt: skip
         encoder = None if spec.text_encoder is None else SentenceEncoder(spec.text_encoder, host.device)
-        compared = (read.block_path, host.hidden_size) if encoder is None else (ENCODED, encoder.width)
-        router = NameRouter(*compared, spec.threshold, spec.false_match_rate)
+        router: NameRouter | QuestionRouter = QuestionRouter(spec.threshold)
+        if spec.router == "names":
+            compared = (read.block_path, host.hidden_size) if encoder is None else (ENCODED, encoder.width)
+            router = NameRouter(*compared, spec.threshold, spec.false_match_rate)
         self.external = ExternalMemory(router, pictures, encoder)
         self.targets = Targets()
         self.adapters: DualAdapters | None = None
@@ -234,6 +244,17 @@ class MemeicMemory(Memory):
     def calibrate(self, neutral: Calibration) -> None:
         self.external.calibrate(neutral)
         self.calibrated = True
+
+    @property
+    def reads_examples(self) -> bool:
+        return self.external.router.reads_examples or self.external.pictures is not None
+
+    @property
+    def rekeys(self) -> bool:
+        return self.external.router.rekeys
+
+    def rekey(self, rows: Sequence[int], edits: Sequence[EncodedEdit]) -> None:
+        self.external.rekey(rows, edits)
 
     def hear(self, vocabulary: Vocabulary) -> None:
         self.external.router.hear(vocabulary)

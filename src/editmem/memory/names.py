@@ -71,6 +71,9 @@ class NameRouter(Router):
         self.weights = Rows((self.WIDTH,), torch.float32)
         self.chats = Rows((), torch.bool)
 
+    def __len__(self) -> int:
+        return len(self.states)
+
     @property
     def _spaces(self) -> tuple[Distinct, Distinct]:
         return self.plain, self.chat
@@ -120,7 +123,7 @@ class NameRouter(Router):
         first, count = len(self.states), len(edits)
         texts, real = _texts(prompts)
         keys = [self._words_of(texts[row][real[row]], edit.subject) for row, edit in enumerate(edits)]
-        chat = self.chats_of(prompts.call)
+        chat = self.turns.chats(prompts.call.text()[0])
         states = self._states(prompts.call, chat[:, None])[0][:count, 0]
         chat = chat[:count]
         self.named.append(torch.stack([named for named, _ in keys]))
@@ -131,10 +134,6 @@ class NameRouter(Router):
         near = (scores >= self.threshold).float().mean(1)
         alike = self.alike(prompts, range(first, first + count))
         return [Kept(matches, rate) for matches, rate in zip(alike, near.tolist(), strict=True)]
-
-    def chats_of(self, call: Call) -> Tensor:
-        """Which prompts are turns of a chat, bool `[B]`."""
-        return self.turns.starts(call.text()[0])[:, -1] > 0
 
     def _words_of(self, text: Tensor, subject: Sequence[int] | None) -> tuple[Tensor, Tensor]:
         """Buckets int32 and weights float32 (sum 1) of an edit's weightiest words, `[WIDTH]` each."""

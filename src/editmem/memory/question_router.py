@@ -96,6 +96,9 @@ class QuestionRouter(Router):
         self.limits = Rows((), torch.float32)
         self.most = 1  # questions that an edit has
 
+    def __len__(self) -> int:
+        return len(self.chats)
+
     @property
     def reads_examples(self) -> bool:
         return False

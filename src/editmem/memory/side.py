@@ -27,15 +27,18 @@ from editmem.memory.descent import Descent, Margins
 from editmem.memory.merging import MERGES
 from editmem.memory.pilot import HIGHEST, pilot_threshold
 from editmem.memory.prefixes import Prefixes, code_after, code_with
+from editmem.memory.question_router import QuestionRouter
 from editmem.memory.scope import ACTIVATIONS, ROUTINGS, Scope
 from editmem.memory.shards import Shards
 from editmem.memory.sides import Sides
 from editmem.memory.solving import Solving, end_inputs
 from editmem.memory.targets import Targets, rows_but
+from editmem.vocabulary import Vocabulary
 
 FEWEST, MOST = 32, 128
 """Edits that the threshold is set by."""
 TRAININGS = ("solve", "sgd")
+QUESTIONS = "questions"
 INFERENCES = ("retrieve", "merge")
 
 
@@ -48,7 +51,9 @@ class WiseSpec(Spec):
             shards one, beside the one that is being filled (WISE-Merge).
         training: "solve" learns each edit's outputs and makes the shard by least squares; "sgd" is the paper's
             masked gradient descent with margins, one edit after the other.
-        routing: "calibrated", "paper" or "easyedit"; see `Scope`. "solve" needs "calibrated".
+        routing: "calibrated", "paper" or "easyedit", by what each side would add; see `Scope`. "questions": by names
+            and questions, as in `MemoirSpec`, to the side that the edit is in; not for pictures. "solve" needs
+            "calibrated" or "questions".
         density: share of the weight in a shard's mask, ρ.
         shard_edits: edits in a shard; None for what fits: density * D / 20.
         group: full shards that are merged into one side ("retrieve").
@@ -103,12 +108,15 @@ class WiseSpec(Spec):
             self,
             inference=INFERENCES,
             training=TRAININGS,
-            routing=ROUTINGS,
+            routing=(*ROUTINGS, QUESTIONS),
             merging=MERGES,
             activation=tuple(ACTIVATIONS),
         )
-        if self.training == "solve" and self.routing != "calibrated":
-            raise SpecError(f'training="solve" needs routing="calibrated", got {self.routing!r}; or use training="sgd"')
+        if self.training == "solve" and self.routing not in ("calibrated", QUESTIONS):
+            raise SpecError(
+                f'training="solve" needs routing="calibrated" or "questions", got {self.routing!r}; or use '
+                'training="sgd"'
+            )
         check_ranges(
             self, density=(1e-6, 1.0), keep=(1e-6, 1.0), false_match_rate=(0.0, 1.0), act_ratio=(0.0, 10.0),
             strength=(1e-3, 100.0), ridge=(1e-6, 1e6), apart=(0.0, 100.0), group=(1, 1000), margin=(0.0, 100.0),
@@ -157,7 +165,10 @@ class SideMemory(ActingMemory):
         self.spec = spec
         self.replays = spec.training == "sgd"
         size = max(1, round(spec.density * site.in_features / 20)) if spec.shard_edits is None else spec.shard_edits
-        self.scope, self.prefixes = Scope(spec.routing, spec.activation), Prefixes()
+        self.router = QuestionRouter(spec.threshold) if spec.routing == QUESTIONS else None
+        self.pictured = self.router is None
+        self.scope = Scope("calibrated" if self.router is not None else spec.routing, spec.activation)
+        self.prefixes = Prefixes()
         shards = Shards(site.in_features, site.out_features, spec.density, spec.seed, dtype)
         self.learned: Solving | Descent
         if spec.training == "solve":
@@ -177,6 +188,8 @@ class SideMemory(ActingMemory):
 
     def calibrate(self, neutral: Calibration) -> None:
         self.learned.calibrate(neutral)
+        if self.router is not None:
+            self.router.calibrate(neutral)
         threshold = self.spec.threshold
         if self.spec.routing != "calibrated":
             threshold = 1.0
@@ -202,11 +215,20 @@ class SideMemory(ActingMemory):
         action = self.act(x, out, call)
         return out if action is None else self.sides.add(x, out, action)
 
+    def hear(self, vocabulary: Vocabulary) -> None:
+        if self.router is not None:
+            self.router.hear(vocabulary)
+
     def decide(self, x: Tensor, out: Tensor, call: Call, carry: dict[str, Tensor]) -> Tensor:
+        if self.router is not None:
+            row = self.router.decide(x, call, carry)
+            side = self.sides.of_shards()[self.learned.shard.data[row.clamp(min=0)]]
+            return torch.where(row >= 0, side, -1)
         return self.scope.decide(x, out, call, self.sides.deltas, carry)
 
     def observe(self, x: Tensor, out: Tensor, call: Call, carry: dict[str, Tensor]) -> None:
-        self.scope.observe(x, out, call, self.sides.deltas, carry)
+        if self.router is None:
+            self.scope.observe(x, out, call, self.sides.deltas, carry)
 
     @property
     def reach(self) -> Reach:
@@ -233,7 +255,7 @@ class SideMemory(ActingMemory):
 
     def commit(self, edits: Sequence[EncodedEdit], draft: Draft, prompts: Prompts) -> list[Kept]:
         self._follow(self.learned.commit(edits, draft, prompts))
-        return [Kept() for _ in edits]
+        return [Kept() for _ in edits] if self.router is None else self.router.append(prompts, edits)
 
     def dependents(self, rows: Sequence[int]) -> list[list[int]]:
         if not self.replays:
@@ -247,7 +269,18 @@ class SideMemory(ActingMemory):
         return nullcontext() if self.spec.replay else self.learned.rewriting(rows)
 
     def erase(self, rows: Sequence[int]) -> None:
-        self._follow(self.learned.keep(rows_but(rows, len(self), self.learned.shard.data.device)))
+        kept = rows_but(rows, len(self), self.learned.shard.data.device)
+        self._follow(self.learned.keep(kept))
+        if self.router is not None:
+            self.router.keep(kept)
+
+    @property
+    def rekeys(self) -> bool:
+        return self.router is not None
+
+    def rekey(self, rows: Sequence[int], edits: Sequence[EncodedEdit]) -> None:
+        assert self.router is not None
+        self.router.rekey(rows, edits)
 
     def _follow(self, changed: set[int]) -> None:
         """Make what follows from the shards and their edits anew."""
@@ -278,7 +311,7 @@ class SideMemory(ActingMemory):
 
     def _scale(self, number: int, rows: Tensor) -> Tensor:
         """What a side's own edits score."""
-        if isinstance(self.learned, Descent) and self.spec.routing != "calibrated":
+        if isinstance(self.learned, Descent) and self.scope.routing != "calibrated":
             return self.learned.scores.used[rows].min() * self.spec.act_ratio
         ends = self.learned.ends()[rows]
         scores = self.scope.of_tokens(ends, ends, self.sides.deltas[number : number + 1])
@@ -287,9 +320,12 @@ class SideMemory(ActingMemory):
     # Looking
 
     def match(self, prompts: Prompts, top: int) -> list[list[Match]]:
-        """Every edit of a side has the side's score; they are ordered by how alike the prompts' ends are."""
+        """Every edit of a side has the side's score; they are ordered by how alike the prompts' ends are. With a router
+        each has its own."""
         if not len(self):
             return [[] for _ in prompts.x]
+        if self.router is not None:
+            return self.router.rank(prompts, top)
         scores = self.scope.of_prompts(prompts.x, prompts.out, prompts.call, self.sides.deltas, {})[0][:, 0]
         ends = nn.functional.normalize(self.learned.ends().float(), dim=1)
         alike = end_inputs(prompts) @ ends.T
@@ -312,12 +348,18 @@ class SideMemory(ActingMemory):
     # Keeping
 
     def tensors(self) -> dict[str, Tensor]:
-        return {**self.learned.state(), "threshold": self.scope.base}
+        own = {**self.learned.state(), "threshold": self.scope.base}
+        router = {} if self.router is None else self.router.tensors()
+        return {**own, **{f"router.{name}": tensor for name, tensor in router.items()}}
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         check_tensors(tensors, self.tensors())
         self.learned.load(tensors)
         self.scope.base = tensors["threshold"].to(self.scope.base)
+        if self.router is not None:
+            prefix = "router."
+            own = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+            self.router.load_tensors(own)
         self._follow(set(range(len(self.learned.shards))))
         self.calibrated = True
 
