@@ -18,9 +18,12 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer
 
+from editmem import MemoirSpec
 from editmem.fit import collate
+from editmem.memory.asking import TextQuestions
 from editmem.memory.base import Prompts
 from editmem.memory.question_router import QuestionRouter
+from editmem.sentences import SentenceEncoder
 from editmem.vocabulary import Vocabulary
 
 TOGETHER = 32
@@ -40,8 +43,12 @@ class Given:
 class Asker:
     """A router with a tokenizer, without a host."""
 
-    def __init__(self, tokenizer: Any, vocabulary: Vocabulary) -> None:
-        self.tokenizer, self.router = tokenizer, QuestionRouter(None)
+    def __init__(self, tokenizer: Any, vocabulary: Vocabulary, encoder: str | None = None) -> None:
+        other = None
+        if encoder is not None:
+            other = TextQuestions(SentenceEncoder(encoder, torch.device("cpu")), MemoirSpec.false_match_rate)
+            other.text_of = vocabulary.text
+        self.tokenizer, self.router = tokenizer, QuestionRouter(None, other)
         self.router.hear(vocabulary)
 
     def ids(self, text: str) -> list[int]:
@@ -63,14 +70,19 @@ class Asker:
             yield from self.router.decide(torch.zeros(1), call, {}).tolist()
 
 
-def asks(path: Path, tokenizer: Any, vocabulary: Vocabulary, phrasings: int) -> None:
-    """`phrasings` of each edit's `asks` are given with it, and its subject; the others are asked."""
+def items_of(path: Path) -> list[dict[str, Any]]:
+    """The edits that a file of hand-written questions has, with what is asked about them."""
     loader = importlib.util.spec_from_file_location("asks", path)
     assert loader is not None
     assert loader.loader is not None
     module = importlib.util.module_from_spec(loader)
     loader.loader.exec_module(module)
-    items, asker = list(module.items()), Asker(tokenizer, vocabulary)
+    return list(module.items())
+
+
+def asks(path: Path, tokenizer: Any, vocabulary: Vocabulary, phrasings: int, encoder: str | None) -> None:
+    """`phrasings` of each edit's `asks` are given with it, and its subject; the others are asked."""
+    items, asker = items_of(path), Asker(tokenizer, vocabulary, encoder)
     given = [
         Given(asker.ids(item["subject"]), (), tuple(map(asker.ids, item["asks"][:phrasings]))) if phrasings else Given()
         for item in items
@@ -83,8 +95,8 @@ def asks(path: Path, tokenizer: Any, vocabulary: Vocabulary, phrasings: int) -> 
         print(f"asks, {phrasings} phrasings given  {kind:<15} {sum(right) / len(right):.3f} of {len(right)}")
 
 
-def locft(path: Path, tokenizer: Any, vocabulary: Vocabulary, count: int) -> None:
-    records, asker = json.loads(path.read_text(encoding="utf-8"))[:count], Asker(tokenizer, vocabulary)
+def locft(path: Path, tokenizer: Any, vocabulary: Vocabulary, count: int, encoder: str | None) -> None:
+    records, asker = json.loads(path.read_text(encoding="utf-8"))[:count], Asker(tokenizer, vocabulary, encoder)
     prompts = [record.get("prompt") or record["src"] for record in records]
     asker.add(prompts, [Given()] * len(prompts))
     rephrased = list(asker.find([record.get("rephrase_prompt") or record["rephrase"] for record in records]))
@@ -110,15 +122,16 @@ def main() -> None:
     parser.add_argument("--tokenizer", required=True, help="folder or Hub name")
     parser.add_argument("--asks", type=Path, help="a file with `items()`, edits with what is asked about them")
     parser.add_argument("--locft", type=Path, help="a folder with *_2k.json")
+    parser.add_argument("--encoder", help="a sentence encoder in the place of the built-in one; folder or Hub name")
     parser.add_argument("--edits", type=int, default=1000)
     options = parser.parse_args()
     torch.set_num_threads(1)
     tokenizer = AutoTokenizer.from_pretrained(options.tokenizer)
     vocabulary = Vocabulary(tokenizer, len(tokenizer))
     for phrasings in (0, 2) if options.asks else ():
-        asks(options.asks, tokenizer, vocabulary, phrasings)
+        asks(options.asks, tokenizer, vocabulary, phrasings, options.encoder)
     for name in DATA if options.locft else ():
-        locft(options.locft / f"{name}_2k.json", tokenizer, vocabulary, options.edits)
+        locft(options.locft / f"{name}_2k.json", tokenizer, vocabulary, options.edits, options.encoder)
 
 
 if __name__ == "__main__":

@@ -44,4 +44,4 @@ class Vocabulary:
 
     def text(self, tokens: Sequence[int]) -> str:
         """What tokens say, special ones left out."""
-        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
+        return str(self.tokenizer.decode([i for i in tokens if i >= 0], skip_special_tokens=True))

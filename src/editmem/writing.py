@@ -52,6 +52,7 @@ class Writer:
         self._encoder: Encoder | None = None
         self._heard: tuple[tuple[int, int], Vocabulary] | None = None
         self.reader: Reader | None = None
+        memory.read_back(self._text)
         if isinstance(memory, MemeicMemory):
             self.reader = Reader(self.runner(), memory, self._evidence, self._edit_of, self._pad_token)
             memory.external.question_of = self._question
@@ -62,6 +63,9 @@ class Writer:
 
     def _question(self, ids: Sequence[int]) -> str:
         return self._evidence().question(ids)
+
+    def _text(self, ids: Sequence[int]) -> str:
+        return str(self.encode.tokenizer.decode([i for i in ids if i >= 0], skip_special_tokens=True))
 
     def _edit_of(self, row: int) -> Edit:
         return cast(Edit, self.active.get(self.active.rows[row]))

@@ -265,6 +265,9 @@ class Memory(nn.Module, ABC):
         """Whether calibrating it takes built-in prompts that the host has read."""
         return True
 
+    def read_back(self, text_of: Callable[[Sequence[int]], str]) -> None:
+        """Take what says the text of token ids, for memories that compare text."""
+
     def hear(self, vocabulary: Vocabulary) -> None:
         """Go by this vocabulary from now on: tokens were added to it."""
 

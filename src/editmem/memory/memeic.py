@@ -97,7 +97,7 @@ class MemeicSpec(Spec):
     connector_rank: int = 8
     connector_alpha: float = 16.0
     index: str = "exact"
-    router: str = "names"
+    router: str = "questions"
     text_encoder: str | None = None
     threshold: float | None = None
     false_match_rate: float = 0.09

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from editmem.call import Call, Mode
 from editmem.edit import EncodedEdit
+from editmem.memory.asking import TextQuestions
 from editmem.memory.base import Calibration, Kept, Match, Prompts
 from editmem.memory.router import Router
 from editmem.memory.rows import Rows
@@ -77,20 +78,21 @@ class QuestionRouter(Router):
     `Edit.unlike` than to these does not match.
 
     Args:
-        threshold: the similarity from which an edit acts; None for `THRESHOLD`.
+        threshold: the similarity from which an edit acts; None for `THRESHOLD`, or what another encoder goes by.
+        other: makes the vectors of questions in the place of the built-in encoder.
     """
 
     keys = ("chats", "starts", "counts", "limits")
 
-    def __init__(self, threshold: float | None) -> None:
+    def __init__(self, threshold: float | None, other: TextQuestions | None = None) -> None:
         super().__init__()
-        self.threshold = THRESHOLD if threshold is None else threshold
+        self.fixed_threshold, self.asking = threshold, other
         self.turns = Turns()
         self.subjects = Subjects(Stream())
         self.chats = Rows((), torch.bool)
         self.starts = Rows((), torch.int64)
         self.counts = Rows((), torch.int64)
-        self.questions = Rows((OUTPUT,), torch.float16)
+        self.questions = Rows((OUTPUT if other is None else other.encoder.width,), torch.float16)
         self.other = Rows((), torch.bool)  # whether the edit is not for that question
         self.whether = Rows((), torch.bool)  # whether it is answered by yes or no
         self.limits = Rows((), torch.float32)
@@ -98,6 +100,13 @@ class QuestionRouter(Router):
 
     def __len__(self) -> int:
         return len(self.chats)
+
+    @property
+    def threshold(self) -> float:
+        """The similarity from which an edit acts of which nothing is known but its prompt."""
+        if self.fixed_threshold is not None:
+            return self.fixed_threshold
+        return THRESHOLD if self.asking is None else self.asking.threshold
 
     @property
     def reads_examples(self) -> bool:
@@ -162,7 +171,7 @@ class QuestionRouter(Router):
         for i, text in enumerate(texts):
             tokens[i, width - len(text) :] = torch.as_tensor(list(text))
         asked = self._ask(tokens, torch.zeros((len(texts), 1), dtype=torch.long, device=tokens.device), Mode.BOUNDARY)
-        vectors = torch.zeros((len(texts), OUTPUT), device=tokens.device)
+        vectors = torch.zeros((len(texts), asked.vectors.shape[-1]), device=tokens.device)
         whether = torch.zeros(len(texts), dtype=torch.bool, device=tokens.device)
         own = asked.row == row
         vectors[asked.text[own]], whether[asked.text[own]] = asked.vectors[own, -1], asked.whether[own]
@@ -217,10 +226,16 @@ class QuestionRouter(Router):
         sentence, begun = (part[b] for part in sentences(spoken))
         own = torch.where(inside, sentence, -1).amax(1, keepdim=True)
         heard = (sentence == own) | ((sentence == own + 1) & begun)
-        ids = torch.where(heard & (column[:, 0] >= since[b]), ids, 0)
+        heard &= column[:, 0] >= since[b]
+        ids = torch.where(heard, ids, 0)
         first_word = ids.gather(1, (ids > 0).long().argmax(1, keepdim=True))
         whether = torch.isin(first_word[:, 0], whether_on(ids.device))
-        return Asked(found, b, k, found.row[b, k], encoder_on(ids.device)(ids), whether, spoken)
+        if self.asking is None:
+            vectors = encoder_on(ids.device)(ids)
+        else:
+            ends = spoken.real[b] if mode is Mode.SCAN else torch.ones_like(heard).cumsum(1) == heard.shape[1]
+            vectors = self.asking(text[b], column[:, 0], heard, inside, ends)
+        return Asked(found, b, k, found.row[b, k], vectors, whether, spoken)
 
     def _ids(self, spoken: Spoken) -> Tensor:
         """The vocabulary ids of words at their last pieces, int64 `[B, P]`, 0 elsewhere."""
@@ -278,7 +293,7 @@ class QuestionRouter(Router):
         latest = torch.zeros((text.shape[0], count + 1), dtype=torch.long, device=text.device)
         latest = latest.scatter_reduce(1, spoken.column.clamp(max=count), position, "amax")[:, :count].cummax(1).values
         at = latest[asked.text]
-        said = asked.vectors.gather(1, at[..., None].expand(-1, -1, OUTPUT))
+        said = asked.vectors.gather(1, at[..., None].expand(-1, -1, asked.vectors.shape[-1]))
         what = torch.full((text.shape[0], count, found.row.shape[1]), -2.0, device=text.device)
         what[asked.text, :, asked.place] = self._similarity(asked, said)
         since = torch.maximum(sentence_starts(spoken).gather(1, latest), starts)

@@ -1,6 +1,6 @@
 """MEMOIR's residual memory (arXiv 2506.07899): what edits add to the output of one feed-forward block."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,6 +13,7 @@ from editmem.errors import SpecError
 from editmem.host import SiteInfo
 from editmem.memory.acting import ActingMemory
 from editmem.memory.answers import Action, Reach, last_action, proceed, reach_of
+from editmem.memory.asking import TextQuestions
 from editmem.memory.base import (
     Calibration,
     Draft,
@@ -28,6 +29,7 @@ from editmem.memory.router import Router, prompt_ends
 from editmem.memory.storage import FactoredStorage, SharedStorage, Storage
 from editmem.memory.targets import Targets, rows_but
 from editmem.memory.tophash import POOLINGS, TopHashRouter
+from editmem.sentences import SentenceEncoder
 from editmem.vocabulary import Vocabulary
 
 STORAGES = ("factored", "shared")
@@ -44,6 +46,8 @@ class MemoirSpec(Spec):
         router: how a prompt finds its edit. "names" compares what is asked, by the host's state at the prompt's
             end, and about whom, by the words that both prompts share; "questions" compares names and questions by a
             built-in encoder, on hosts of any size; "tophash" compares masks, as in the paper.
+        encoder: a sentence encoder of `transformers`, as a folder or a Hub name, that tells what is asked in the place
+            of the built-in one ("questions"): for other languages. It reads text, which costs a pass of it a prompt.
         pooling: what a prompt is hashed from ("tophash"): its "last" token or the "mean" of its tokens (paper).
         density: k / D ("tophash"), the share of the activations in a mask. The paper has 4096 / 14336 = 0.286.
         threshold: the router's score from which an edit acts; None to calibrate it.
@@ -62,7 +66,8 @@ class MemoirSpec(Spec):
     method: ClassVar[str] = "memoir"
 
     storage: str = "factored"
-    router: str = "names"
+    router: str = "questions"
+    encoder: str | None = None
     pooling: str = "last"
     density: float = 0.25
     threshold: float | None = None
@@ -77,6 +82,8 @@ class MemoirSpec(Spec):
     def __post_init__(self) -> None:
         if self.storage == "shared" and self.router != "tophash":
             raise SpecError('storage="shared" writes into the columns of masks; it needs router="tophash"')
+        if self.encoder is not None and self.router != "questions":
+            raise SpecError(f'encoder needs router="questions", got router={self.router!r}; leave one of them out')
         check_choices(self, storage=STORAGES, router=ROUTERS, pooling=POOLINGS)
         check_ranges(
             self,
@@ -102,7 +109,10 @@ class MemoirSpec(Spec):
         if self.router == "names":
             router = NameRouter(site.block_path, site.out_features, self.threshold, self.false_match_rate)
         elif self.router == "questions":
-            router = QuestionRouter(self.threshold)
+            other = None
+            if self.encoder is not None:
+                other = TextQuestions(SentenceEncoder(self.encoder, device), self.false_match_rate)
+            router = QuestionRouter(self.threshold, other)
         else:
             router = TopHashRouter(site.in_features, k, self.pooling, self.threshold, self.false_match_rate, self.seed)
         storage: Storage
@@ -138,6 +148,10 @@ class ResidualMemory(ActingMemory):
     @property
     def reads_examples(self) -> bool:
         return self.router.reads_examples
+
+    def read_back(self, text_of: Callable[[Sequence[int]], str]) -> None:
+        if isinstance(self.router, QuestionRouter) and self.router.asking is not None:
+            self.router.asking.text_of = text_of
 
     def hear(self, vocabulary: Vocabulary) -> None:
         self.router.hear(vocabulary)
