@@ -31,6 +31,9 @@ THRESHOLD = 0.62
 """The similarity of two questions from which they count as the same; chosen on Gemma 3 and hand-written questions."""
 WHETHER = tuple("is are was were am do does did can could has have had will would should shall may might must".split())
 """First words of questions that are answered by yes or no."""
+TIE = 1e-3
+"""How little two scores differ that count as the same: the row acts whose prompt ends in the same token, else the later
+one. An edit is written for a prompt with and without the white space behind it."""
 PART = 0.5
 """The share of who from which an edit is considered."""
 
@@ -82,7 +85,7 @@ class QuestionRouter(Router):
         other: makes the vectors of questions in the place of the built-in encoder.
     """
 
-    keys = ("chats", "starts", "counts", "limits")
+    keys = ("chats", "ends", "starts", "counts", "limits")
 
     def __init__(self, threshold: float | None, other: TextQuestions | None = None) -> None:
         super().__init__()
@@ -90,6 +93,7 @@ class QuestionRouter(Router):
         self.turns = Turns()
         self.subjects = Subjects(Stream())
         self.chats = Rows((), torch.bool)
+        self.ends = Rows((), torch.int64)  # the token that its prompt ends in
         self.starts = Rows((), torch.int64)
         self.counts = Rows((), torch.int64)
         self.questions = Rows((OUTPUT if other is None else other.encoder.width,), torch.float16)
@@ -131,6 +135,7 @@ class QuestionRouter(Router):
             vectors, whether = self._vectors(asks, first + number)
             self._ask_for(vectors, whether, len(edit.unlike))
         self.chats.append(chat[:count])
+        self.ends.append(_last(text)[:count])
         self._count()
         alike = self.alike(prompts, range(first, first + count))
         return [Kept(matches) for matches in alike]
@@ -180,6 +185,7 @@ class QuestionRouter(Router):
     def keep(self, rows: Tensor) -> None:
         self._pick(rows)
         self.chats.keep(rows)
+        self.ends.keep(rows)
         self.subjects.keep(rows)
 
     def _pick(self, rows: Tensor) -> None:
@@ -269,7 +275,7 @@ class QuestionRouter(Router):
     def _decide_at_end(self, text: Tensor, since: Tensor, call: Call) -> Tensor:
         scores, rows, _ = self._scores_at_end(text, since)
         ends = ((call.step == 0) & call.real).any(1)
-        return torch.where(ends, _best(scores, rows), -1)
+        return torch.where(ends, self._best(scores, rows, _last(text)), -1)
 
     def _scores_at_end(self, text: Tensor, since: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
         """How far over the threshold each named edit is, float32 `[B, K]`, its row, and (who, what)."""
@@ -304,7 +310,14 @@ class QuestionRouter(Router):
         over = what - (1 - who) * PART - self.limits.data[row][:, None]
         scores = torch.where((found.row >= 0)[:, None] & kind & (who >= PART), over, -torch.inf)
         whole = self._whole(spoken, count)
-        return torch.where(whole, _best(scores, found.row[:, None].expand_as(scores)), -1)[:, first:]
+        return torch.where(whole, self._best(scores, found.row[:, None].expand_as(scores), text), -1)[:, first:]
+
+    def _best(self, scores: Tensor, rows: Tensor, last: Tensor) -> Tensor:
+        """The row that acts, int64 `[...]`, -1 for none, of scores and rows `[..., K]`, behind the tokens `last`."""
+        alike = self.ends.data[rows.clamp(min=0)] == last[..., None]
+        scores = torch.where(scores >= 0, scores + 2 * TIE * alike, -torch.inf)
+        near = (scores >= scores.amax(-1, keepdim=True) - TIE) & (scores >= 0)
+        return torch.where(near, rows, -1).amax(-1)
 
     @staticmethod
     def _whole(spoken: Spoken, count: int) -> Tensor:
@@ -317,11 +330,14 @@ class QuestionRouter(Router):
     def rank(self, prompts: Prompts, top: int) -> list[list[Match]]:
         text, since, _ = self._texts(prompts.call)
         scores, rows, (who, what) = self._scores_at_end(text, since[:, None])
+        acting = self._best(scores, rows, _last(text))[:, None]
         ranked: list[list[Match]] = []
         for b in range(text.shape[0]):
-            order = scores[b].argsort(descending=True, stable=True)[:top].tolist()
+            order = torch.where((rows[b] == acting[b]) & (rows[b] >= 0), torch.inf, scores[b]).argsort(
+                descending=True, stable=True
+            )
             matches = []
-            for k in order:
+            for k in order[:top].tolist():
                 row = int(rows[b, k])
                 if row < 0 or scores[b, k] == -torch.inf:
                     continue
@@ -391,6 +407,7 @@ def limit(vectors: Tensor, whether: Tensor, other: Tensor, usual: float) -> Tens
     return value
 
 
-def _best(scores: Tensor, rows: Tensor) -> Tensor:
-    best = scores.max(-1)
-    return torch.where(best.values >= 0, rows.gather(-1, best.indices[..., None]).squeeze(-1), -1)
+def _last(text: Tensor) -> Tensor:
+    """The last token of texts `[B, S]` that is known, int64 `[B]`."""
+    columns = torch.arange(text.shape[1], device=text.device)
+    return text.gather(1, torch.where(text >= 0, columns, 0).amax(1, keepdim=True))[:, 0]
