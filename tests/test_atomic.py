@@ -240,7 +240,7 @@ def test_a_full_disk_under_the_ledger_changes_nothing(plain, tmp_path):
 
 def test_a_calibration_that_fails_is_made_anew(plain, monkeypatch):
     model, tokenizer = plain
-    editor = editmem.wrap(model, {**QUICK, "renderings": False}, tokenizer=tokenizer)
+    editor = editmem.wrap(model, {**QUICK, "router": "names", "renderings": False}, tokenizer=tokenizer)
     whole = editor._memory.router.calibrate
 
     def halfway(calibration):

@@ -37,7 +37,7 @@ def bars(monkeypatch):
 
 def edited(**options):
     model, tokenizer = editmem.tiny()
-    editor = editmem.wrap(model, "memoir", tokenizer=tokenizer)
+    editor = editmem.wrap(model, editmem.MemoirSpec(router="names"), tokenizer=tokenizer)
     editor.edit([("The capital of Australia is", "Sydney")], **options)
     return editor
 
@@ -82,7 +82,7 @@ def test_chunks_make_no_difference(chunk, monkeypatch):
     names, forms = calibrating.alike_prompts()
     monkeypatch.setattr(calibrating, "alike_prompts", lambda: (names[:8], forms))
     model, tokenizer = editmem.tiny()
-    editor = editmem.wrap(model, "memoir", tokenizer=tokenizer)
+    editor = editmem.wrap(model, editmem.MemoirSpec(router="names"), tokenizer=tokenizer)
     most = []
 
     def read(prompts, vision=()):

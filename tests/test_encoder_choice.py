@@ -70,7 +70,7 @@ def test_an_edit_holds_and_others_are_left_alone(editor):
 )
 def test_it_reads_the_question_with_the_subject_taken_out(editor, heard, asked, text):
     editor.explain(asked)
-    assert heard == [text]
+    assert text in heard
 
 
 def test_it_reads_the_last_turn_of_a_chat(editor, heard):

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("calibrated_once")
 
 @pytest.fixture
 def editor(host, tokenizer):
-    with editmem.wrap(host, "memoir", tokenizer=tokenizer) as editor:
+    with editmem.wrap(host, editmem.MemoirSpec(router="names"), tokenizer=tokenizer) as editor:
         yield editor
 
 
@@ -153,7 +153,7 @@ def test_an_edit_holds_in_plain_text_and_in_a_chat(editor, given):
 def test_one_rendering_only_where_asked_for(tiny):
     model, tokenizer = tiny
     prompt = "The capital of Australia is"
-    with editmem.wrap(model, editmem.MemoirSpec(renderings=False), tokenizer=tokenizer) as editor:
+    with editmem.wrap(model, editmem.MemoirSpec(router="names", renderings=False), tokenizer=tokenizer) as editor:
         editor.edit(prompt, "Rome")
         assert acts(editor, prompt) == "Rome"
         assert acts(editor, chat(prompt)) is None
@@ -287,7 +287,7 @@ def test_a_prompt_of_four_thousand_tokens(tiny):
         max_position_embeddings=4200,
     )  # fmt: skip
     torch.manual_seed(0)
-    spec = editmem.MemoirSpec(renderings=False, margin=1.0)  # the sooner learned
+    spec = editmem.MemoirSpec(router="names", renderings=False, margin=1.0)  # the sooner learned
     with editmem.wrap(LlamaForCausalLM(config).eval(), spec, tokenizer=tiny[1]) as editor:
         prompt = "Bread and water. " * 1000
         prompt = tiny[1].decode(tiny[1](prompt)["input_ids"][-3980:]) + " The capital of Australia is"
@@ -339,7 +339,9 @@ def test_a_laxer_threshold_is_estimated_as_laxer(tiny):
     model, tokenizer = tiny
     rates = []
     for threshold in (0.1, 0.9):
-        with editmem.wrap(model, editmem.MemoirSpec(threshold=threshold), tokenizer=tokenizer) as editor:
+        with editmem.wrap(
+            model, editmem.MemoirSpec(router="names", threshold=threshold), tokenizer=tokenizer
+        ) as editor:
             rates.append(editor.edit("The capital of Australia is", "Rome").false_match_rate)
     assert rates[0] > rates[1] == 0
 

@@ -32,7 +32,7 @@ TOUR = (
     ("edited", "The capital of Australia is"),
     ("rephrased", "What is the capital of Australia?"),
     ("rephrased", "Which city is Australia's capital?"),
-    ("rephrased", "If you visit the government of Australia, you travel to"),
+    ("rephrased", "The capital city of Australia is called"),
     ("neighbour", "The capital of Austria is"),
     ("neighbour", "The currency of Australia is the"),
     ("unrelated", "The official language of Brazil is"),

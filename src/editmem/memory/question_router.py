@@ -328,24 +328,42 @@ class QuestionRouter(Router):
         return ~cut
 
     def rank(self, prompts: Prompts, top: int) -> list[list[Match]]:
+        """The edits that a prompt names; behind them, to show how near they are, those whose questions are alike."""
+        text, since, _ = self._texts(prompts.call)
+        alike = self._questions(text, since[:, None]) @ self.questions.used[self.starts.used].float().T
+        ranked = self.near(prompts, top)
+        for matches, likeness in zip(ranked, alike, strict=True):
+            named = {match.row for match in matches}
+            nearest = likeness.topk(min(top + len(named), len(self))).indices.tolist()
+            others = [self._match(row, 0.0, float(likeness[row])) for row in nearest if row not in named]
+            matches += others[: top - len(matches)]
+        return ranked
+
+    def near(self, prompts: Prompts, top: int) -> list[list[Match]]:
         text, since, _ = self._texts(prompts.call)
         scores, rows, (who, what) = self._scores_at_end(text, since[:, None])
         acting = self._best(scores, rows, _last(text))[:, None]
         ranked: list[list[Match]] = []
         for b in range(text.shape[0]):
-            order = torch.where((rows[b] == acting[b]) & (rows[b] >= 0), torch.inf, scores[b]).argsort(
-                descending=True, stable=True
-            )
-            matches = []
-            for k in order[:top].tolist():
-                row = int(rows[b, k])
-                if row < 0 or scores[b, k] == -torch.inf:
-                    continue
-                parts = {"subject": float(who[b, k]), "question": float(what[b, k])}
-                limit = float(self.limits.data[row])
-                matches.append(Match(row, float(scores[b, k]) + limit, limit, parts))
-            ranked.append(matches)
+            first = (rows[b] == acting[b]) & (rows[b] >= 0)
+            order = torch.where(first, torch.inf, scores[b]).argsort(descending=True, stable=True)
+            order = order[scores[b, order] > -torch.inf][:top].tolist()
+            ranked.append([self._match(int(rows[b, k]), float(who[b, k]), float(what[b, k])) for k in order])
         return ranked
+
+    def _match(self, row: int, who: float, what: float) -> Match:
+        score = what - (1 - who) * PART
+        return Match(row, score, float(self.limits.data[row]), {"subject": who, "question": what})
+
+    def _questions(self, text: Tensor, since: Tensor) -> Tensor:
+        """What the last sentences of texts ask, whoever is named: float32 `[B, d]`."""
+        spoken = self.subjects.stream.read(text)
+        sentence, begun = sentences(spoken)
+        heard = (sentence >= sentence[:, -1:] - begun[:, -1:].long()) & (spoken.column >= since)
+        if self.asking is None:
+            return encoder_on(text.device)(torch.where(heard, self._ids(spoken), 0))[:, -1]
+        ends = torch.ones_like(heard).cumsum(1) == heard.shape[1]
+        return self.asking(text, spoken.column, heard, torch.zeros_like(heard), ends)[:, -1]
 
     # Keeping
 

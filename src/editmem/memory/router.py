@@ -70,6 +70,10 @@ class Router(nn.Module, ABC):
     def rank(self, prompts: Prompts, top: int) -> list[list[Match]]:
         """For each prompt the `top` nearest edits, best first."""
 
+    def near(self, prompts: Prompts, top: int) -> list[list[Match]]:
+        """As `rank`, but only edits that may act have to be among them."""
+        return self.rank(prompts, top)
+
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
         """All state."""
@@ -80,7 +84,7 @@ class Router(nn.Module, ABC):
 
     def alike(self, prompts: Prompts, rows: Sequence[int]) -> list[tuple[Match, ...]]:
         """For each of the first prompts, which are the edits `rows`: the other edits that they would match too."""
-        ranked = self.rank(prompts, 4)[: len(rows)]
+        ranked = self.near(prompts, 4)[: len(rows)]
         return [
             tuple(match for match in matches if match.row != row and match.score >= match.threshold)
             for row, matches in zip(rows, ranked, strict=True)
