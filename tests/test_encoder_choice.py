@@ -76,7 +76,7 @@ def test_it_reads_the_question_with_the_subject_taken_out(editor, heard, asked, 
 def test_it_reads_the_last_turn_of_a_chat(editor, heard):
     editor.explain([{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."},
                     {"role": "user", "content": EDIT[0]}])  # fmt: skip
-    assert heard[0].startswith("The capital of something is")
+    assert any(text.startswith("The capital of something is") for text in heard)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
