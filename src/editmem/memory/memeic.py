@@ -1,7 +1,7 @@
 """MemEIC (arXiv 2510.25798): edits of pictures and of facts, found outside of the model and learned inside of it."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,6 +16,7 @@ from editmem.host import Host, SiteInfo
 from editmem.indexes import INDEXES
 from editmem.memory.adapters import AdapterDraft, DualAdapters, add
 from editmem.memory.answers import Action, Reach, follow, last_action, proceed, reach_of, recorded, resumed
+from editmem.memory.asking import TextQuestions
 from editmem.memory.base import (
     Calibration,
     Draft,
@@ -69,7 +70,7 @@ class MemeicSpec(Spec):
         index: what holds the pictures' vectors: "exact", "faiss" or "qdrant"; see `indexes.INDEXES`.
         router: how a prompt finds a textual edit: by "names" or "questions", as in `MemoirSpec`.
         text_encoder: a text encoder of `transformers`, as a folder or a Hub name, to compare textual edits and prompts
-            by ("names"); None for the host's own states.
+            by; None for the host's own states ("names") or the built-in encoder ("questions").
         threshold: the score from which a textual edit acts; None to calibrate it.
         false_match_rate: as in `MemoirSpec`.
         picture_threshold: the cosine from which a picture is that of an edit; None to calibrate it.
@@ -111,10 +112,6 @@ class MemeicSpec(Spec):
     def __post_init__(self) -> None:
         check_choices(self, evidence=(*FORMS, None), storage=("per-edit", "shared", None), both=("textual", "all"))
         check_choices(self, index=tuple(INDEXES), router=ROUTERS)
-        if self.text_encoder is not None and self.router != "names":
-            raise SpecError(
-                f'text_encoder belongs to router="names", got router={self.router!r}; leave one of them out'
-            )
         check_ranges(self, rank=(1, 4096), connector_rank=(1, 4096), rate=(0.0, 10.0), margin=(0.0, 100.0))
         check_ranges(self, start=(0.0, 1.0), decay=(0.0, 1.0), threshold=(-1.0, 1.0), picture_threshold=(-1.0, 1.0))
         rates = [field.name for field in dataclasses.fields(self) if field.name.endswith("_rate")]
@@ -224,10 +221,13 @@ class MemeicMemory(Memory):
                 spec.question_false_match_rate,
             )  # fmt: skip
         encoder = None if spec.text_encoder is None else SentenceEncoder(spec.text_encoder, host.device)
-        router: NameRouter | QuestionRouter = QuestionRouter(spec.threshold)
+        router: NameRouter | QuestionRouter
         if spec.router == "names":
             compared = (read.block_path, host.hidden_size) if encoder is None else (ENCODED, encoder.width)
             router = NameRouter(*compared, spec.threshold, spec.false_match_rate)
+        else:
+            asking = None if encoder is None else TextQuestions(encoder, spec.false_match_rate)
+            router, encoder = QuestionRouter(spec.threshold, asking), None
         self.external = ExternalMemory(router, pictures, encoder)
         self.targets = Targets()
         self.adapters: DualAdapters | None = None
@@ -255,6 +255,9 @@ class MemeicMemory(Memory):
 
     def rekey(self, rows: Sequence[int], edits: Sequence[EncodedEdit]) -> None:
         self.external.rekey(rows, edits)
+
+    def read_back(self, text_of: Callable[[Sequence[int]], str]) -> None:
+        self.external.router.read_back(text_of)
 
     def hear(self, vocabulary: Vocabulary) -> None:
         self.external.router.hear(vocabulary)

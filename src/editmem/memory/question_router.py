@@ -2,7 +2,7 @@
 
 import copy
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -119,6 +119,10 @@ class QuestionRouter(Router):
     def calibrate(self, host: Calibration) -> None:
         self.hear(host.vocabulary)
 
+    def read_back(self, text_of: Callable[[Sequence[int]], str]) -> None:
+        if self.asking is not None:
+            self.asking.text_of = text_of
+
     def hear(self, vocabulary: Vocabulary) -> None:
         device = self.chats.data.device
         self.turns, self.subjects.stream = vocabulary.turns.to(device), vocabulary.stream.to(device)
@@ -176,7 +180,7 @@ class QuestionRouter(Router):
         for i, text in enumerate(texts):
             tokens[i, width - len(text) :] = torch.as_tensor(list(text))
         asked = self._ask(tokens, torch.zeros((len(texts), 1), dtype=torch.long, device=tokens.device), Mode.BOUNDARY)
-        vectors = torch.zeros((len(texts), asked.vectors.shape[-1]), device=tokens.device)
+        vectors = asked.vectors.new_zeros((len(texts), asked.vectors.shape[-1]))
         whether = torch.zeros(len(texts), dtype=torch.bool, device=tokens.device)
         own = asked.row == row
         vectors[asked.text[own]], whether[asked.text[own]] = asked.vectors[own, -1], asked.whether[own]
@@ -280,7 +284,7 @@ class QuestionRouter(Router):
     def _scores_at_end(self, text: Tensor, since: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
         """How far over the threshold each named edit is, float32 `[B, K]`, its row, and (who, what)."""
         asked = self._ask(text, since, Mode.BOUNDARY)
-        found, what = asked.found, torch.full(asked.found.row.shape, -2.0, device=text.device)
+        found, what = asked.found, asked.vectors.new_full(asked.found.row.shape, -2.0)
         said = asked.vectors[:, -1:]
         what[asked.text, asked.place] = self._similarity(asked, said)[:, 0]
         column = sentence_starts(asked.spoken)[:, -1:]
@@ -300,7 +304,7 @@ class QuestionRouter(Router):
         latest = latest.scatter_reduce(1, spoken.column.clamp(max=count), position, "amax")[:, :count].cummax(1).values
         at = latest[asked.text]
         said = asked.vectors.gather(1, at[..., None].expand(-1, -1, asked.vectors.shape[-1]))
-        what = torch.full((text.shape[0], count, found.row.shape[1]), -2.0, device=text.device)
+        what = asked.vectors.new_full((text.shape[0], count, found.row.shape[1]), -2.0)
         what[asked.text, :, asked.place] = self._similarity(asked, said)
         since = torch.maximum(sentence_starts(spoken).gather(1, latest), starts)
         until = torch.arange(count, device=text.device).expand_as(text)

@@ -150,8 +150,7 @@ class ResidualMemory(ActingMemory):
         return self.router.reads_examples
 
     def read_back(self, text_of: Callable[[Sequence[int]], str]) -> None:
-        if isinstance(self.router, QuestionRouter) and self.router.asking is not None:
-            self.router.asking.text_of = text_of
+        self.router.read_back(text_of)
 
     def hear(self, vocabulary: Vocabulary) -> None:
         self.router.hear(vocabulary)

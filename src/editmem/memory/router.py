@@ -1,7 +1,7 @@
 """Routers: which edit, if any, a prompt asks for. The replaceable part of the retrieval memories."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -30,6 +30,9 @@ class Router(nn.Module, ABC):
     def reads_examples(self) -> bool:
         """As of `Memory`."""
         return True
+
+    def read_back(self, text_of: Callable[[Sequence[int]], str]) -> None:
+        """As `Memory.read_back`."""
 
     def hear(self, vocabulary: Vocabulary) -> None:
         """As `Memory.hear`."""
