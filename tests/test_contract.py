@@ -281,7 +281,8 @@ def test_layers_of_the_package():
     order = [
         ["errors", "compat", "disguise", "modes", "words", "kernels", "prompts", "progress", "tiny", "folders"],
         ["questions"],
-        ["gate", "spelling"], ["stream", "turns"], ["vocabulary"], ["call", "offload", "indexes", "picture", "sentences", "files", "seams"],
+        ["gate", "spelling"], ["stream", "turns"], ["vocabulary"],
+        ["call", "offload", "indexes", "picture", "sentences", "files", "seams"],
         ["embeddings", "host", "caches"], ["generating"], ["swapped"],
         ["fingerprint"], ["slot", "edit"], ["encoding", "closing"],
         ["evidence"], ["memory"], ["ledger", "fit", "explanation", "active", "calibrating"], ["checkpoint", "reading"],
