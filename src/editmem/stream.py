@@ -185,6 +185,8 @@ class Stream(nn.Module):
         there = (number < end[..., None]).flatten(1)
         place = there.long().cumsum(1)
         width = min(count * self.most, 3 * count + 32)
+        if place.device.type == "cpu":  # no more than there are; elsewhere that would have to be waited for
+            width = max(1, min(width, int(place[:, -1].max())))
         place = place - 1 - (place[:, -1:] - width).clamp(min=0)
         place = torch.where(there & (place >= 0), place, width)
         nothing = self.kinds.shape[0] - 1

@@ -134,10 +134,9 @@ class QuestionRouter(Router):
         text, since, chat = self._texts(prompts.call)
         texts = [text[b, int(since[b]) :].tolist() for b in range(count)]
         self.subjects.append(texts, [e.subject for e in edits], [e.aliases for e in edits], self._choose)
-        for number, edit in enumerate(edits):
-            asks = [texts[number], *edit.phrasings, *edit.unlike]
-            vectors, whether = self._vectors(asks, first + number)
-            self._ask_for(vectors, whether, len(edit.unlike))
+        asks = [[texts[number], *edit.phrasings, *edit.unlike] for number, edit in enumerate(edits)]
+        for edit, asked in zip(edits, self._vectors(asks, range(first, first + count)), strict=True):
+            self._ask_for(*asked, len(edit.unlike))
         self.chats.append(chat[:count])
         self.ends.append(_last(text)[:count])
         self._count()
@@ -164,7 +163,7 @@ class QuestionRouter(Router):
             at = int(self.starts.used[row])
             vectors, whether = self.questions.used[at : at + 1].float(), self.whether.used[at : at + 1]
             if more := [*edit.phrasings, *edit.unlike]:
-                said, asked = self._vectors(more, row)
+                ((said, asked),) = self._vectors([more], [row])
                 vectors, whether = torch.cat([vectors, said]), torch.cat([whether, asked])
             order[row] = len(self.starts)
             self._ask_for(vectors, whether, len(edit.unlike))
@@ -173,18 +172,21 @@ class QuestionRouter(Router):
     def _choose(self, number: int, spans: Sequence[tuple[int, int]]) -> int | None:
         return None
 
-    def _vectors(self, texts: Sequence[Sequence[int]], row: int) -> tuple[Tensor, Tensor]:
-        """What texts ask of the edit's subject, float32 `[n, 192]`, and bool `[n]`, whether by yes or no."""
-        width = max(map(len, texts))
-        tokens = torch.full((len(texts), width), -1, device=self.chats.data.device)
+    def _vectors(self, asks: Sequence[Sequence[Sequence[int]]], rows: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+        """What each edit's texts ask of its subject, float32 `[n, d]`, and bool `[n]`, whether by yes or no."""
+        texts = [text for own in asks for text in own]
+        device = self.chats.data.device
+        edit = torch.tensor([row for row, own in zip(rows, asks, strict=True) for _ in own], device=device)
+        tokens = torch.full((len(texts), max(map(len, texts))), -1, device=device)
         for i, text in enumerate(texts):
-            tokens[i, width - len(text) :] = torch.as_tensor(list(text))
-        asked = self._ask(tokens, torch.zeros((len(texts), 1), dtype=torch.long, device=tokens.device), Mode.BOUNDARY)
+            tokens[i, tokens.shape[1] - len(text) :] = torch.as_tensor(list(text))
+        asked = self._ask(tokens, torch.zeros((len(texts), 1), dtype=torch.long, device=device), Mode.BOUNDARY)
         vectors = asked.vectors.new_zeros((len(texts), asked.vectors.shape[-1]))
-        whether = torch.zeros(len(texts), dtype=torch.bool, device=tokens.device)
-        own = asked.row == row
+        whether = torch.zeros(len(texts), dtype=torch.bool, device=device)
+        own = asked.row == edit[asked.text]
         vectors[asked.text[own]], whether[asked.text[own]] = asked.vectors[own, -1], asked.whether[own]
-        return vectors, whether
+        sizes = [len(own) for own in asks]
+        return list(zip(vectors.split(sizes), whether.split(sizes), strict=True))
 
     def keep(self, rows: Tensor) -> None:
         self._pick(rows)
@@ -225,6 +227,9 @@ class QuestionRouter(Router):
         else:  # all of them, so that nothing has to be waited for
             b, k = (index.flatten() for index in torch.meshgrid(*map(torch.arange, candidate.shape), indexing="ij"))
             b, k = b.to(text.device), k.to(text.device)
+        if not len(b):
+            nothing = torch.zeros((0, spoken.real.shape[1], self.questions.data.shape[1]), dtype=torch.float32)
+            return Asked(found, b, k, b, nothing.to(text.device), b > 0, spoken)
         span = (found.place[b] == k[:, None]) & (found.row[b] >= 0)
         start = torch.where(span, found.start[b], 1 << 40)
         end = torch.where(span, found.end[b], -1)
@@ -285,6 +290,8 @@ class QuestionRouter(Router):
         """How far over the threshold each named edit is, float32 `[B, K]`, its row, and (who, what)."""
         asked = self._ask(text, since, Mode.BOUNDARY)
         found, what = asked.found, asked.vectors.new_full(asked.found.row.shape, -2.0)
+        if not asked.row.numel():
+            return torch.full_like(what, -torch.inf), found.row, (torch.zeros_like(what), what)
         said = asked.vectors[:, -1:]
         what[asked.text, asked.place] = self._similarity(asked, said)[:, 0]
         column = sentence_starts(asked.spoken)[:, -1:]
@@ -298,6 +305,8 @@ class QuestionRouter(Router):
 
     def _decide_everywhere(self, text: Tensor, starts: Tensor, first: int) -> Tensor:
         asked = self._ask(text, torch.zeros_like(starts[:, :1]), Mode.SCAN)
+        if not asked.row.numel():
+            return torch.full_like(text, -1)[:, first:]
         spoken, found, count = asked.spoken, asked.found, text.shape[1]
         position = torch.arange(spoken.real.shape[1], device=text.device).expand_as(spoken.column)
         latest = torch.zeros((text.shape[0], count + 1), dtype=torch.long, device=text.device)

@@ -57,6 +57,12 @@ class Found:
     ordered: Tensor
     place: Tensor
 
+    @classmethod
+    def nothing(cls, tokens: Tensor) -> "Found":
+        """Of token ids `[B, S]` that name no edit."""
+        none = torch.full((tokens.shape[0], 1), -1, device=tokens.device)
+        return cls(none, none, none, none, none.float(), none, none, none > 0, torch.zeros_like(none))
+
     def who(self, since: Tensor, until: Tensor) -> Tensor:
         """How well what has been said names each edit.
 
@@ -221,8 +227,11 @@ class Subjects(nn.Module):
                 turned out to be others; else every column can be asked about.
         """
         spoken = self.stream.read(tokens) if spoken is None else spoken
+        looked_up = self._look_up(spoken, since)
+        if tokens.device.type == "cpu" and not bool(looked_up[-1].any()):  # elsewhere that would have to be waited for
+            return Found.nothing(tokens)
         edges = edges_of(spoken, tokens.shape[1])
-        piece, start, entry, found = self._hits(spoken, edges, since, tokens.shape[1], mode)
+        piece, start, entry, found = self._hits(spoken, edges, looked_up, tokens.shape[1], mode)
         whole, accents, subject = self.entries.data[entry][..., 1:].unbind(-1)
         row, flags, group, words = self.links.data[entry].long().unbind(-1)
         key, accent, start = self.stream.phrase(spoken, piece, words)
@@ -240,22 +249,32 @@ class Subjects(nn.Module):
         place = (row[:, :, None] == row[:, None]).long().argmax(-1)
         return Found(row, began, end, cut, torch.where(found, weight, 0), group, edit[..., 0], edit[..., 1] > 0, place)
 
-    def _hits(self, spoken: Spoken, edges: Edges, since: Tensor, tokens: int, mode: Mode) -> tuple[Tensor, ...]:
-        """Up to K entries whose keys are in the texts: piece, first piece, entry and which are there, `[B, K]` each."""
-        count, device = spoken.real.shape[1], spoken.real.device
-        rows = spoken.real.shape[0]
-        piece = torch.arange(count, device=device).repeat_interleave(len(LENGTHS)).expand(rows, -1)
+    def _look_up(self, spoken: Spoken, since: Tensor) -> tuple[Tensor, ...]:
+        """The last words at each piece, N phrases: last piece, first piece, place in `sorted_keys` and which are there,
+        `[B, N]` each."""
+        rows, count = spoken.real.shape
+        piece = torch.arange(count, device=since.device).repeat_interleave(len(LENGTHS)).expand(rows, -1)
         key, _, start = self.stream.phrase(spoken, piece, self.lengths.repeat(count).expand(rows, -1))
         at = torch.searchsorted(self.sorted_keys, key).clamp(max=self.sorted_keys.shape[0] - 1)
+        return piece, start, at, (self.sorted_keys[at] == key) & (key >= 0) & (spoken.start.gather(1, start) >= since)
+
+    def _hits(
+        self, spoken: Spoken, edges: Edges, looked_up: tuple[Tensor, ...], tokens: int, mode: Mode
+    ) -> tuple[Tensor, ...]:
+        """Up to K entries whose keys are in the texts: piece, first piece, entry and which are there, `[B, K]` each."""
+        piece, start, at, there = looked_up
+        rows, device = piece.shape[0], piece.device
         end = spoken.column.gather(1, piece)
-        there = (self.sorted_keys[at] == key) & (key >= 0) & (spoken.start.gather(1, start) >= since)
         plain, named = (edges.goes_on.gather(1, piece), edges.cut.gather(1, piece))
         until = torch.full_like(end, tokens - 1) if mode is Mode.BOUNDARY else end
         open_ = (edges.open | edges.after).gather(1, start)
         run = self.runs[at] * torch.stack([there & (plain > until), there & open_ & (named > until)], -1)
         counts = run.flatten(1).flip(1)
         total = counts.cumsum(1)
-        wanted = torch.arange(self.most, device=device).expand(rows, -1).contiguous()
+        most = self.most
+        if device.type == "cpu":  # no more than there are; elsewhere that would have to be waited for
+            most = max(1, min(most, int(total[:, -1].max())))
+        wanted = torch.arange(most, device=device).expand(rows, -1).contiguous()
         slot = torch.searchsorted(total, wanted, right=True)
         found = slot < counts.shape[1]
         slot = slot.clamp(max=counts.shape[1] - 1)
