@@ -30,8 +30,8 @@ STRICT = {
     "memeic": {"method": "memeic", "evidence": None},
     "wise": {"method": "wise", "threshold": 0.98, "strength": 6.0, "renderings": False},
 }
-QUESTIONS = {
-    "memoir on questions": {"method": "memoir", "router": "questions"},
+ROUTED = {
+    "memoir on names": {"method": "memoir", "router": "names"},
     "grace on questions": {"method": "grace", "router": "questions"},
     "wise on questions": {**STRICT["wise"], "routing": "questions", "threshold": None},
     "memeic on questions": {**STRICT["memeic"], "router": "questions"},
@@ -42,13 +42,13 @@ CASES = [
     for method in METHODS
     for host in HOSTS
     if method != "external" and not (host == "mixtral" and method in ("memeic", "dual-adapters"))
-] + [(name, host) for name in QUESTIONS for host in HOSTS if not (host == "mixtral" and name.startswith("memeic"))]
+] + [(name, HOSTS[0]) for name in ROUTED]
 
 
 @pytest.fixture(params=CASES, ids=lambda case: "-".join(case))
 def editor(request, tokenizer):
     method, host = request.param
-    spec = {**STRICT, **QUESTIONS}.get(method, method)
+    spec = {**STRICT, **ROUTED}.get(method, method)
     with editmem.wrap(make(host, len(tokenizer)), spec, tokenizer=tokenizer) as editor:
         yield editor
 
