@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from bank import texts
 from batches import Bank, contrast, scale_and_bias
+from composed import Composed
 from made import other, same
 from measure import asks, held, table
 from student import Student, vocabulary
@@ -26,6 +27,7 @@ from editmem.questions import FIRST, OUTPUT, question_encoder
 SIZE, WIDTH = 34_000, 192
 SHARP = 0.07
 FRESH = 6  # one step in so many is on texts in fresh manners, which the teacher has not read
+COMPOSED = 3  # and one in so many on composed relations, likewise
 
 
 def squeezed(rows: Tensor, width: int) -> Tensor:
@@ -35,8 +37,11 @@ def squeezed(rows: Tensor, width: int) -> Tensor:
     return rows @ torch.linalg.eigh(sample.T @ sample).eigenvectors[:, -width:]
 
 
-def word_vectors(known: list[str], minilm: Path) -> Tensor:
+def word_vectors(known: list[str], minilm: Path, work: Path) -> Tensor:
     """Float32 `[V, D]`: what MiniLM makes of each word by itself, and of its pieces."""
+    path = work / "words.pt"
+    if path.exists():
+        return torch.load(path)
     teacher = Teacher(minilm)
     table = teacher.model.embeddings.word_embeddings.weight.detach()
     pieces = teacher.tokenizer(known, add_special_tokens=False)["input_ids"]
@@ -44,7 +49,9 @@ def word_vectors(known: list[str], minilm: Path) -> Tensor:
     deep = teacher(known)
     both = [normalize(part - part.mean(0), dim=1) for part in (shallow, deep)]
     rows = squeezed(torch.cat(both, dim=1), WIDTH)
-    return rows / rows.std()
+    rows = rows / rows.std()
+    torch.save(rows, path)
+    return rows
 
 
 def centres(student: Student, bank: Bank, lines: list[str]) -> Tensor:
@@ -129,7 +136,7 @@ def main() -> None:
         started(student, scale, bias, saved)
     else:
         known = vocabulary(lines, given.data, SIZE)
-        student = Student(known, word_vectors(known, given.minilm), given.layers)
+        student = Student(known, word_vectors(known, given.minilm, given.work), given.layers)
         if given.shipped:
             started(student, scale, bias, {"student": shipped(student), "scale": scale.data, "bias": bias.data})
     ours, apart = asks(given.data / "asks/asks.py"), held(checking.relations)
@@ -142,13 +149,19 @@ def main() -> None:
     whole = torch.load(given.work / "vectors.pt").float()
     about = only.neighbours(normalize(torch.stack([whole[members].mean(0) for members in only.members]), dim=1), 12)
     target = turned(normalize(squeezed(whole, OUTPUT), dim=1), student, lines, mine)
+    composed = Composed()
     while (spent := (time.time() - start) / 60 / max(given.minutes, 1e-9)) < 1:
         if step % 1000 == 0:
             near = learning.neighbours(centres(student, learning, lines))
         for group, full in zip(optimizer.param_groups, (given.rate, given.rate, 1e-2), strict=True):
             group["lr"] = full * min(1, (step + 1) / 50) * max(0.02, 1 - spent)
         drawn, labels = learning.draw(near, luck, seeds=7, each=7, texts=3)
-        if step % FRESH == 0:
+        if step % COMPOSED == 1:
+            drawn, labels = composed.together(chance, groups=7, texts=3)
+            said = [same(composed.lines[n], "thing", chance) for n in drawn]
+            guess = student.rows([student.numbers(text) for text in said])
+            loss = contrast(guess, labels, *composed.apart(labels), scale, bias)
+        elif step % FRESH == 0:
             guess = student.rows([student.numbers(t) for t in fresh(learning, drawn, labels, lines, chance)])
             loss = contrast(guess, labels, *learning.apart(labels), scale, bias)
         else:

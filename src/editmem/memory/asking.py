@@ -50,7 +50,7 @@ class TextQuestions:
         Returns:
             float32 `[C, P, d]`.
         """
-        vectors = torch.zeros((*column.shape, self.encoder.width), device=tokens.device)
+        vectors = torch.zeros((*column.shape, self.encoder.width), dtype=torch.float32, device=tokens.device)
         heard = heard & (column < tokens.shape[1])
         where = (ends & ((heard | inside).cumsum(1) > 0)).nonzero()
         texts = [

@@ -428,7 +428,7 @@ def limit(vectors: Tensor, whether: Tensor, other: Tensor, usual: float) -> Tens
     """
     alike = (vectors @ vectors.T).masked_fill(whether[:, None] != whether, -1)
     alike = alike.masked_fill(torch.eye(len(vectors), dtype=torch.bool, device=vectors.device), -1)
-    value = torch.tensor(usual, device=vectors.device)
+    value = vectors.new_tensor(usual)
     against = alike[other][:, ~other]
     if against.numel():
         value = torch.maximum(value, against.max() + BEYOND).clamp(max=usual + STRICTER)

@@ -77,7 +77,7 @@ class Found:
         began, ended = self.start[:, None] >= since[..., None], self.end[:, None] <= until[..., None]
         active = (self.row >= 0)[:, None] & began & ended & (self.cut[:, None] > until[..., None])
         place = self.place[:, None].expand_as(active)
-        total = torch.zeros(active.shape, device=self.row.device)
+        total = self.weight.new_zeros(active.shape)
         before = torch.full(active.shape, -1, device=self.row.device)
         in_order, said = torch.ones_like(active), torch.zeros_like(total)
         for group in range(naming.MOST_NAMES):
