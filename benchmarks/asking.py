@@ -21,7 +21,7 @@ from transformers import AutoTokenizer
 from editmem import MemoirSpec
 from editmem.fit import collate
 from editmem.memory.asking import TextQuestions
-from editmem.memory.base import Prompts
+from editmem.memory.base import Match, Prompts
 from editmem.memory.question_router import QuestionRouter
 from editmem.sentences import SentenceEncoder
 from editmem.vocabulary import Vocabulary
@@ -62,6 +62,11 @@ class Asker:
         for start in range(0, len(prompts), TOGETHER):
             part = slice(start, start + TOGETHER)
             self.router.append(self._prompts(prompts[part]), given[part])
+
+    def near(self, texts: Sequence[str]) -> Iterator[list[Match]]:
+        """The edits that each text names, with their scores."""
+        for start in range(0, len(texts), TOGETHER):
+            yield from self.router.near(self._prompts(texts[start : start + TOGETHER]), 8)
 
     def find(self, texts: Sequence[str]) -> Iterator[int]:
         """The edit that each text gets, -1 for none."""
