@@ -150,8 +150,6 @@ def main() -> None:
     model, tokenizer = load_host(args.model)
     items = items_of(args.asks)
     rows, bare = pairs_of(items, lambda text, _: text), pairs_of(items, lambda text, name: text.replace(name, STAND_IN))
-        kind: ([i["prompt"] for i in items for _ in i[kind]], [t for i in items for t in i[kind]]) for kind in KINDS
-    }
     states, layers = States(model, tokenizer), range(1, model.config.num_hidden_layers + 1)
     table = {}
     for how, name in ((0, "last token"), (1, "mean over the prompt")):
