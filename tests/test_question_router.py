@@ -5,7 +5,8 @@ import torch
 
 import editmem
 from editmem import Edit, MemoirSpec
-from editmem.errors import InvalidEditError
+from editmem.errors import CheckpointError, InvalidEditError
+from editmem.questions import question_encoder
 
 AUSTRALIA = Edit("The capital of Australia is", "Sydney", id="au")
 LINDEN = Edit(
@@ -133,3 +134,29 @@ def test_fields_in_files(tmp_path):
         Edit("a", "b", phrasings="c")
     with pytest.raises(InvalidEditError, match="unlike must hold no empty text"):
         Edit("a", "b", unlike=[" "])
+
+
+def test_a_word_behind_the_name_is_not_what_is_asked():
+    model, tokenizer = editmem.tiny()
+    with editmem.wrap(model, "memoir", tokenizer=tokenizer) as editor:
+        edit = editor.edit("The main ingredient of Lumaro pie is", "rice")
+        assert found(editor, "What is the main ingredient of Lumaro pie?") == edit.id
+        assert found(editor, "The drink that goes with Lumaro pie is") is None
+        assert found(editor, "Lumaro pie costs") is None
+
+
+def test_who_when_and_where_are_different_questions():
+    model, tokenizer = editmem.tiny()
+    with editmem.wrap(model, "memoir", tokenizer=tokenizer) as editor:
+        edit = editor.edit("Bolkan Tower was painted by", "Anna")
+        assert found(editor, "Who painted Bolkan Tower?") == edit.id
+        for other in ("When was Bolkan Tower painted?", "Where was Bolkan Tower painted?"):
+            assert found(editor, other) is None
+
+
+def test_vectors_of_another_encoder_are_refused(editor, tmp_path, monkeypatch):
+    editor.save_pretrained(tmp_path / "memory")
+    monkeypatch.setattr(question_encoder(), "signature", 1)
+    model, tokenizer = editmem.tiny()
+    with pytest.raises(CheckpointError, match="another question encoder"):
+        editmem.load(model, tmp_path / "memory", tokenizer=tokenizer)

@@ -61,6 +61,15 @@ def centres(student: Student, bank: Bank, lines: list[str]) -> Tensor:
     return normalize(torch.stack([part.mean(0) for part in parts]), dim=1)
 
 
+def clustered(rows: Tensor, count: int = 1024, rounds: int = 15) -> Tensor:
+    """So many mean directions of unit vectors, by spherical k-means."""
+    means = rows[torch.randperm(len(rows))[:count]]
+    for _ in range(rounds):
+        nearest = (rows @ means.T).argmax(1)
+        means = normalize(torch.zeros_like(means).index_add_(0, nearest, rows) + 1e-6 * means, dim=1)
+    return means
+
+
 def turned(target: Tensor, student: Student, lines: list[str], mine: list[int]) -> Tensor:
     """The teacher's vectors, turned to where the student's are already."""
     some = [mine[i] for i in torch.randperm(len(mine))[:4000].tolist()]
@@ -182,7 +191,8 @@ def main() -> None:
     saved = {"student": student.state_dict(), "scale": scale.data, "bias": bias.data, "words": known}
     torch.save(saved, given.work / f"{given.name}.pt")
     usual = [n for n, relation in enumerate(learning.relations) if not relation.name.startswith("pair ")]
-    student.save(given.work / f"{given.name}.safetensors", centres(student, learning, lines)[usual])
+    background = clustered(centres(student, learning, lines)[usual])
+    student.save(given.work / f"{given.name}.safetensors", background)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ replaced by one placeholder. Its vectors of "The capital of X is" and "Which cit
 "X was founded in" and "Is Rome the capital of X?" are not. All of it is tensor arithmetic without synchronisation.
 """
 
+import zlib
 from functools import cache
 from importlib import resources
 
@@ -24,7 +25,8 @@ class QuestionEncoder(nn.Module):
     Attributes:
         words: int64 `[V]`, hashes of the known words in order.
         vectors: int8 `[V + 3, D]` and scales: float32 `[V + 3, 1]`, the words' vectors, after those of the three marks.
-        background: float32 `[M, 192]`, unit vectors of what is usually asked, one for each of many relations.
+        background: float32 `[M, 192]`, unit vectors of what is usually asked: centres of thousands of relations.
+        signature: tells an encoder from others; vectors of different ones cannot be compared.
     """
 
     words: Tensor
@@ -34,6 +36,7 @@ class QuestionEncoder(nn.Module):
 
     def __init__(self, words: int, width: int = 192, layers: int = 2, heads: int = 6, background: int = 0) -> None:
         super().__init__()
+        self.signature = 0
         self.register_buffer("words", torch.zeros(words, dtype=torch.int64))
         self.register_buffer("vectors", torch.zeros(words + FIRST, width, dtype=torch.int8))
         self.register_buffer("scales", torch.ones(words + FIRST, 1))
@@ -51,6 +54,10 @@ class QuestionEncoder(nn.Module):
     def look_up(self, ids: Tensor) -> Tensor:
         """Float32 `[N, S, D]`: the vectors of words."""
         return self.vectors[ids].float() * self.scales[ids]
+
+    def usual(self, vectors: Tensor) -> Tensor:
+        """The mean cosine of unit vectors `[..., 192]` to the nearest three of the background, float32 `[...]`."""
+        return (vectors @ self.background.T).topk(3).values.mean(-1)
 
     def forward(self, ids: Tensor) -> Tensor:
         """Float32 `[N, S, 192]`: the unit vector of each text up to and including each position.
@@ -101,10 +108,12 @@ class _Layer(nn.Module):
 @cache
 def question_encoder() -> QuestionEncoder:
     """The encoder that comes with the package, loaded at the first call; shared, so it must not be changed."""
-    saved = load((resources.files("editmem") / "data/question_encoder.safetensors").read_bytes())
+    file = (resources.files("editmem") / "data/question_encoder.safetensors").read_bytes()
+    saved = load(file)
     layers = len({name.split(".")[1] for name in saved if name.startswith("layers.")})
     words, width = saved["vectors"].shape
     encoder = QuestionEncoder(words - FIRST, width, layers, saved["weigh.weight"].shape[0], len(saved["background"]))
     saved["background"] = normalize(saved["background"].float(), dim=1)
     encoder.load_state_dict(saved)
+    encoder.signature = zlib.crc32(file)
     return encoder.requires_grad_(False).eval()
