@@ -1,7 +1,5 @@
 """What kind of answer a question asks for, by its words: yes or no, somebody, a time, a place, a reason, a number."""
 
-import functools
-
 import torch
 from torch import Tensor
 
@@ -24,11 +22,15 @@ WORDS = {
 """The words that tell: "whether" and "when" where a question begins with them, "by" where it ends with it."""
 
 
-@functools.cache
+_IDS: dict[tuple[str, torch.device], Tensor] = {}
+
+
 def _ids(name: str, device: torch.device) -> Tensor:
     """The encoder's ids of one of `WORDS`."""
-    hashes = torch.tensor([pieces(word)[0].hashes[0] for word in WORDS[name].split()])
-    return question_encoder().ids(hashes).to(device)
+    if (name, device) not in _IDS:  # no `functools.cache`: torch.compile would look through it
+        hashes = torch.tensor([pieces(word)[0].hashes[0] for word in WORDS[name].split()])
+        _IDS[name, device] = question_encoder().ids(hashes).to(device)
+    return _IDS[name, device]
 
 
 def auxiliaries(device: torch.device) -> Tensor:

@@ -1,7 +1,6 @@
 """The router on questions: whom a prompt is about, by names; what it asks of them, by a question encoder."""
 
 import copy
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -43,10 +42,15 @@ PART = 0.5
 """The share of who from which an edit is considered."""
 
 
-@functools.cache
+_ENCODERS: dict[torch.device, QuestionEncoder] = {}
+
+
 def encoder_on(device: torch.device) -> QuestionEncoder:
     """The encoder that comes with the package, on a device."""
-    return question_encoder() if device.type == "cpu" else copy.deepcopy(question_encoder()).to(device)
+    if device not in _ENCODERS:  # no `functools.cache`: torch.compile would look through it
+        own = question_encoder()
+        _ENCODERS[device] = own if device.type == "cpu" else copy.deepcopy(own).to(device)
+    return _ENCODERS[device]
 
 
 @dataclass
@@ -315,7 +319,6 @@ class QuestionRouter(Router):
         against = torch.where(there & other, scores, -1).amax(-1)
         return torch.where(against < own, own, -1)
 
-    @torch.compiler.disable  # it looks for names first, and asks only where there are some
     def decide(self, x: Tensor, call: Call, carry: dict[str, Tensor]) -> Tensor:
         text, first = call.text()
         starts = self.turns.starts(text)
