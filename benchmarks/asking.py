@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer
 
-from editmem import MemoirSpec
 from editmem.fit import collate
 from editmem.memory.asking import TextQuestions
 from editmem.memory.base import Match, Prompts
 from editmem.memory.question_router import QuestionRouter
+from editmem.memory.residual import CALIBRATED_RATE
 from editmem.sentences import SentenceEncoder
 from editmem.vocabulary import Vocabulary
 
@@ -46,9 +46,9 @@ class Asker:
     def __init__(self, tokenizer: Any, vocabulary: Vocabulary, encoder: str | None = None) -> None:
         other = None
         if encoder is not None:
-            other = TextQuestions(SentenceEncoder(encoder, torch.device("cpu")), MemoirSpec.false_match_rate)
+            other = TextQuestions(SentenceEncoder(encoder, torch.device("cpu")), CALIBRATED_RATE)
             other.text_of = vocabulary.text
-        self.tokenizer, self.router = tokenizer, QuestionRouter(None, other)
+        self.tokenizer, self.router = tokenizer, QuestionRouter(None, None, other)
         self.router.hear(vocabulary)
 
     def ids(self, text: str) -> list[int]:

@@ -160,3 +160,14 @@ def test_vectors_of_another_encoder_are_refused(editor, tmp_path, monkeypatch):
     model, tokenizer = editmem.tiny()
     with pytest.raises(CheckpointError, match="another question encoder"):
         editmem.load(model, tmp_path / "memory", tokenizer=tokenizer)
+
+
+def test_a_laxer_rate_lowers_the_threshold_and_is_estimated_as_laxer():
+    found = {}
+    for rate in (0.01, None, 0.1):
+        model, tokenizer = editmem.tiny()
+        with editmem.wrap(model, MemoirSpec(false_match_rate=rate), tokenizer=tokenizer) as editor:
+            edit = editor.edit("The capital of Australia is", "Sydney")
+            found[edit.false_match_rate] = editor.explain("What is the capital of Australia?").candidates[0].threshold
+    assert list(found) == pytest.approx([0.01, 0.03, 0.1], abs=0.005)
+    assert list(found.values()) == sorted(found.values(), reverse=True)

@@ -49,6 +49,10 @@ PARTS = {
 ROUTERS = ("names", "questions")
 
 
+CALIBRATED_RATE = 0.09
+"""The share of look-alikes that may match, where the threshold is calibrated and the user gives none."""
+
+
 @dataclass(frozen=True)
 class MemeicSpec(Spec):
     """MemEIC: external memory, dual adapters and knowledge connector, together or in part.
@@ -72,7 +76,7 @@ class MemeicSpec(Spec):
         text_encoder: a text encoder of `transformers`, as a folder or a Hub name, to compare textual edits and prompts
             by; None for the host's own states ("names") or the built-in encoder ("questions").
         threshold: the score from which a textual edit acts; None to calibrate it.
-        false_match_rate: as in `MemoirSpec`.
+        false_match_rate: as in `MemoirSpec`; None for 0.03 ("questions") or 0.09.
         picture_threshold: the cosine from which a picture is that of an edit; None to calibrate it.
         picture_miss_rate: share of views of the same built-in picture that may be missed, for the calibration.
         picture_false_match_rate: share of the edits' own pictures that may pass for that of another edit: the threshold
@@ -101,7 +105,7 @@ class MemeicSpec(Spec):
     router: str = "questions"
     text_encoder: str | None = None
     threshold: float | None = None
-    false_match_rate: float = 0.09
+    false_match_rate: float | None = None
     picture_threshold: float | None = None
     picture_miss_rate: float = 0.05
     picture_false_match_rate: float = 0.02
@@ -221,13 +225,14 @@ class MemeicMemory(Memory):
                 spec.question_false_match_rate,
             )  # fmt: skip
         encoder = None if spec.text_encoder is None else SentenceEncoder(spec.text_encoder, host.device)
+        rate = CALIBRATED_RATE if spec.false_match_rate is None else spec.false_match_rate
         router: NameRouter | QuestionRouter
         if spec.router == "names":
             compared = (read.block_path, host.hidden_size) if encoder is None else (ENCODED, encoder.width)
-            router = NameRouter(*compared, spec.threshold, spec.false_match_rate)
+            router = NameRouter(*compared, spec.threshold, rate)
         else:
-            asking = None if encoder is None else TextQuestions(encoder, spec.false_match_rate)
-            router, encoder = QuestionRouter(spec.threshold, asking), None
+            asking = None if encoder is None else TextQuestions(encoder, rate)
+            router, encoder = QuestionRouter(spec.threshold, spec.false_match_rate, asking), None
         self.external = ExternalMemory(router, pictures, encoder)
         self.targets = Targets()
         self.adapters: DualAdapters | None = None

@@ -12,6 +12,7 @@ from editmem.edit import EncodedEdit
 from editmem.errors import CheckpointError
 from editmem.memory.asking import TextQuestions
 from editmem.memory.base import Calibration, Kept, Match, Prompts
+from editmem.memory.false_matches import rate_at, threshold_at
 from editmem.memory.kinds import WHETHER, auxiliaries, differ, kinds
 from editmem.memory.router import Router
 from editmem.memory.rows import Rows
@@ -28,9 +29,8 @@ BEYOND = 0.02
 """How much more alike than a question that an edit is not for others have to be."""
 SHORT = 4
 """Words that a sentence has at least to stand for itself."""
-THRESHOLD = 0.52
-"""The similarity of two questions from which they count as the same: where 3 to 6 % of other questions about the same
-subject match falsely, of relations that the encoder was not taught. It knows no tokenizer and no host."""
+RATE = 0.03
+"""The share of other questions about an edit's subject that may match, where the user gives none."""
 KIND = 0.1
 """How much less alike questions are that ask for answers of two kinds, as "founded by" and "founded in the year" do."""
 USUAL = 0.65
@@ -87,15 +87,17 @@ class QuestionRouter(Router):
     `Edit.unlike` than to these does not match.
 
     Args:
-        threshold: the similarity from which an edit acts; None for `THRESHOLD`, or what another encoder goes by.
-        other: makes the vectors of questions in the place of the built-in encoder.
+        threshold: the similarity from which an edit acts; None for that of `rate`.
+        rate: the share of other questions about an edit's subject that may match; None for `RATE`.
+        other: makes the vectors of questions in the place of the built-in encoder, and has a threshold of its own.
     """
 
     keys = ("chats", "ends", "tails", "starts", "counts", "limits")
 
-    def __init__(self, threshold: float | None, other: TextQuestions | None = None) -> None:
+    def __init__(self, threshold: float | None, rate: float | None = None, other: TextQuestions | None = None) -> None:
         super().__init__()
         self.fixed_threshold, self.asking = threshold, other
+        self.rate = RATE if rate is None else rate
         self.turns = Turns()
         self.subjects = Subjects(Stream())
         self.chats = Rows((), torch.bool)
@@ -118,7 +120,7 @@ class QuestionRouter(Router):
         """The similarity from which an edit acts of which nothing is known but its prompt."""
         if self.fixed_threshold is not None:
             return self.fixed_threshold
-        return THRESHOLD if self.asking is None else self.asking.threshold
+        return threshold_at(self.rate) if self.asking is None else self.asking.threshold
 
     @property
     def reads_examples(self) -> bool:
@@ -150,7 +152,11 @@ class QuestionRouter(Router):
         self.ends.append(_last(text)[:count])
         self._count()
         alike = self.alike(prompts, range(first, first + count))
-        return [Kept(matches) for matches in alike]
+        return [Kept(matches, self._rate_of(first + number)) for number, matches in enumerate(alike)]
+
+    def _rate_of(self, row: int) -> float | None:
+        """The estimated share of other questions about an edit's subject that match it."""
+        return rate_at(float(self.limits.used[row])) if self.asking is None else None
 
     def _ask_for(self, vectors: Tensor, kind: Tensor, unlike: int) -> None:
         """Keep the questions of one more edit; it is not for the last `unlike` of them."""

@@ -36,6 +36,10 @@ STORAGES = ("factored", "shared")
 ROUTERS = ("names", "questions", "tophash")
 
 
+CALIBRATED_RATE = 0.08
+"""The share of look-alikes that may match, where thresholds are calibrated and the user gives none."""
+
+
 @dataclass(frozen=True)
 class MemoirSpec(Spec):
     """MEMOIR (arXiv 2506.07899).
@@ -51,8 +55,8 @@ class MemoirSpec(Spec):
         pooling: what a prompt is hashed from ("tophash"): its "last" token or the "mean" of its tokens (paper).
         density: k / D ("tophash"), the share of the activations in a mask. The paper has 4096 / 14336 = 0.286.
         threshold: the router's score from which an edit acts; None to calibrate it.
-        false_match_rate: share of built-in look-alikes (the same name, something else asked) that may match,
-            for the calibration; what this means for a model's own facts, `docs/routing.md` shows.
+        false_match_rate: share of look-alikes (the same name, something else asked) that may match; None for 0.03
+            ("questions") or 0.08. What this means for real questions, `docs/routing.md` shows.
         margin: an edit is learned when each target token beats all others together by this many nats.
         steps: most optimiser steps for an edit.
         rate: step size. "factored": of Adam, as a share of the site's mean output magnitude.
@@ -71,7 +75,7 @@ class MemoirSpec(Spec):
     pooling: str = "last"
     density: float = 0.25
     threshold: float | None = None
-    false_match_rate: float = 0.08
+    false_match_rate: float | None = None
     margin: float = 4.0
     steps: int = 60
     rate: float | None = None
@@ -106,15 +110,16 @@ class MemoirSpec(Spec):
     def build(self, site: SiteInfo, dtype: torch.dtype, device: torch.device) -> "ResidualMemory":
         k = max(1, round(self.density * site.in_features))
         router: Router
+        rate = CALIBRATED_RATE if self.false_match_rate is None else self.false_match_rate
         if self.router == "names":
-            router = NameRouter(site.block_path, site.out_features, self.threshold, self.false_match_rate)
+            router = NameRouter(site.block_path, site.out_features, self.threshold, rate)
         elif self.router == "questions":
             other = None
             if self.encoder is not None:
-                other = TextQuestions(SentenceEncoder(self.encoder, device), self.false_match_rate)
-            router = QuestionRouter(self.threshold, other)
+                other = TextQuestions(SentenceEncoder(self.encoder, device), rate)
+            router = QuestionRouter(self.threshold, self.false_match_rate, other)
         else:
-            router = TopHashRouter(site.in_features, k, self.pooling, self.threshold, self.false_match_rate, self.seed)
+            router = TopHashRouter(site.in_features, k, self.pooling, self.threshold, rate, self.seed)
         storage: Storage
         if self.storage == "factored":
             storage = FactoredStorage(site.out_features, dtype, 0.2 if self.rate is None else self.rate)
