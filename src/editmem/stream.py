@@ -23,7 +23,7 @@ PLACES = (1_000_000_007 % PRIME, 433_494_437, 104_395_301)
 CHARACTERS = 0x20000
 SMALL = (
     "function", "verb", "article", "indefinite", "single", "preposition", "link", "starter", "title", "abbreviation",
-    "given", "head", "kind", "place",
+    "given", "head", "kind", "place", "asked",
 )  # fmt: skip
 """Kinds of words that `small_words.txt` lists; bit i of a word's `small` says that it is of the i-th."""
 WRITTEN = (Has.LOWER, Has.UPPER, Has.DIGIT, Has.CASELESS, Has.MARK)

@@ -255,7 +255,8 @@ def candidate_spans(words: Sequence[Said], longest: int = 4) -> list[tuple[int, 
 
 
 def content_of(words: Sequence[Said]) -> list[tuple[int, int]]:
-    """What to go by where nothing is written as a name: all runs of words of the last sentence that are not small."""
+    """What to go by where nothing is written as a name: runs of words of the last sentence that are not small; of many
+    those that questions rarely have."""
     last = max((i for i, word in enumerate(words) if word.opens), default=0)
     spans: list[tuple[int, int]] = []
     for i in range(last, len(words)):
@@ -266,4 +267,6 @@ def content_of(words: Sequence[Said]) -> list[tuple[int, int]]:
             spans[-1] = (spans[-1][0], i + 1)
         else:
             spans.append((i, i + 1))
-    return spans[:MOST_NAMES] or [(0, min(len(words), LONGEST_NAME))] * bool(words)
+    if len(spans) > MOST_NAMES:
+        spans = [span for span in spans if not words[span[0]].among("asked")][-MOST_NAMES:] or spans[-MOST_NAMES:]
+    return spans or [(0, min(len(words), LONGEST_NAME))] * bool(words)

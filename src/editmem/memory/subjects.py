@@ -334,12 +334,17 @@ def _flags(phrase: Sequence[Said]) -> int:
 
 
 def _in_order(words: Sequence[Said], names: Sequence[Sequence[Sequence[Said]]]) -> bool:
-    """Whether a prompt's names are joined by a word that gives them an order."""
+    """Whether a prompt's names are joined by a word that gives them an order, soon behind one of them: "Oslo to Rome",
+    but not "Oslo, according to laws of Norway"."""
     keys = {piece.hashes[0] << 31 | piece.hashes[1] for word in naming.IN_ORDER for piece in pieces(word)}
     if len(names) < 2:
         return False
-    inside = [w for w in words if names[0][0][-1].end <= w.column <= names[-1][0][0].column]
-    return any(word.key in keys for word in inside)
+    ends = {group[0][-1].column for group in names}
+    inside = range(names[0][0][-1].end, names[-1][0][0].column + 1)
+    return any(
+        word.key in keys and word.column in inside and any(w.column in ends for w in words[max(0, i - 2) : i])
+        for i, word in enumerate(words)
+    )
 
 
 def _shadowed(found: Tensor, start: Tensor, piece: Tensor, end: Tensor, cut: Tensor) -> Tensor:
