@@ -82,8 +82,10 @@ def main() -> None:
     parser.add_argument("--edits", type=int, default=100, help="of WikiBigEdit")
     parser.add_argument("--method", default="memoir")
     parser.add_argument("--chat", action="store_true", help="ask in turns of a chat; the edits are plain text")
+    parser.add_argument("--float32", action="store_true", help="the model in float32: faster on CPUs without bfloat16")
     options = parser.parse_args()
     model, tokenizer = load_host(options.model)
+    model = model.float() if options.float32 else model
     edits, rows = from_asks(options.asks) if options.asks else ([], [])
     if options.locft:
         more = from_locft(options.locft / "wikibigedit_2k.json", options.edits)
