@@ -1,10 +1,10 @@
-"""What a real model says once it is edited: greedy answers compared exactly, after the last edit, by the default spec.
+"""What a real model says once it is edited: greedy answers, after the last edit, by the default spec.
 
     python -m benchmarks.said --model FOLDER --asks asks.py --locft FOLDER --edits 100 [--chat]
 
-Prints shares: the edited prompt answered with its target, and so the other ways to ask it; prompts that are not the
-edits' answered as by the bare model (`asks`: other questions, other subjects and tricky ones; `locft`: the record's
-locality prompt); what a first and a later edit cost, in seconds and in forward passes over prompt and answer.
+Prints shares: the edited prompt answered with its target, as whole words, and so the other ways to ask it; prompts that
+are not the edits' answered as by the bare model (`asks`: other questions, other subjects and tricky ones; `locft`: the
+record's locality prompt); what a first and a later edit cost, in seconds and in forward passes over prompt and answer.
 """
 
 import argparse
@@ -69,9 +69,10 @@ def forward_seconds(model: Any, tokenizer: Any, edit: editmem.Edit) -> float:
     return min(times)
 
 
-def _line(answer: str) -> str:
-    """The first line of an answer, without its full stop."""
-    return answer.split("\n")[0].strip().removesuffix(".")
+def says(answer: str, target: str) -> bool:
+    """Whether an answer begins with the target, as whole words: a base model goes on after it."""
+    target = target.removesuffix(".")
+    return answer.startswith(target) and not answer[len(target) :][:1].isalnum()
 
 
 def main() -> None:
@@ -108,7 +109,7 @@ def main() -> None:
     print(f"a forward pass over prompt and answer {bare:.3f} s")
     right: dict[str, list[bool]] = {}
     for (kind, _, target), was, now in zip(rows, before, after, strict=True):
-        right.setdefault(kind, []).append(now == was if target is None else _line(now) == target.removesuffix("."))
+        right.setdefault(kind, []).append(now == was if target is None else says(now, target))
     for kind, hits in right.items():
         print(f"{kind:24} {statistics.mean(hits):.3f} of {len(hits)}")
 
