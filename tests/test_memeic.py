@@ -388,7 +388,7 @@ def test_a_text_encoder_of_its_own(vlm, model, encoder, tmp_path):
 
 
 def test_an_encoder_that_is_not_there_is_refused(vlm, model, tmp_path):
-    with pytest.raises(SpecError, match=r"encoder .* cannot be loaded"):
+    with pytest.raises(SpecError, match="text_encoder"):
         wrapped(vlm, model, MemeicSpec(text_encoder=str(tmp_path / "none")))
 
 
