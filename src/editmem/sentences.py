@@ -21,6 +21,7 @@ class SentenceEncoder:
     Args:
         name: a folder or a Hub name.
         device: where it runs.
+        field: of the spec that names it, for messages.
 
     Attributes:
         width: d, of the vectors.
@@ -29,14 +30,14 @@ class SentenceEncoder:
         SpecError: if it cannot be loaded.
     """
 
-    def __init__(self, name: str, device: torch.device) -> None:
+    def __init__(self, name: str, device: torch.device, field: str = "encoder") -> None:
         from transformers import AutoModel, AutoTokenizer
 
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(name)
             self._model = AutoModel.from_pretrained(name).eval().requires_grad_(False).to(device)
         except (OSError, ValueError) as error:
-            raise SpecError(f"the encoder {name!r} cannot be loaded: {error}; give a folder or a Hub name") from error
+            raise SpecError(f"{field}: {name!r} cannot be loaded: {error}; give a folder or a Hub name") from error
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         self.width = int(self._model.config.hidden_size)

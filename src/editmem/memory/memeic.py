@@ -224,7 +224,7 @@ class MemeicMemory(Memory):
                 spec.picture_threshold, spec.picture_miss_rate, spec.picture_false_match_rate,
                 spec.question_false_match_rate,
             )  # fmt: skip
-        encoder = None if spec.text_encoder is None else SentenceEncoder(spec.text_encoder, host.device)
+        encoder = None if spec.text_encoder is None else SentenceEncoder(spec.text_encoder, host.device, "text_encoder")
         rate = CALIBRATED_RATE if spec.false_match_rate is None else spec.false_match_rate
         router: NameRouter | QuestionRouter
         if spec.router == "names":
