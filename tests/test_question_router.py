@@ -5,6 +5,7 @@ import torch
 
 import editmem
 from editmem import Edit, MemoirSpec
+from editmem.call import Mode
 from editmem.errors import CheckpointError, InvalidEditError
 from editmem.questions import question_encoder
 
@@ -171,3 +172,48 @@ def test_a_laxer_rate_lowers_the_threshold_and_is_estimated_as_laxer():
             found[edit.false_match_rate] = editor.explain("What is the capital of Australia?").candidates[0].threshold
     assert list(found) == pytest.approx([0.01, 0.03, 0.1], abs=0.005)
     assert list(found.values()) == sorted(found.values(), reverse=True)
+
+
+def test_what_comes_later_does_not_change_what_was_decided(editor):
+    """Logits at a prompt's end are those of the prompt alone, whoever is named behind it."""
+    encode = lambda text: editor.tokenizer(text, return_tensors="pt")["input_ids"]  # noqa: E731
+    prompt = encode("The capital of Australia is")
+    with torch.no_grad():
+        alone = editor.model(prompt).logits[0, -1]
+        for behind in (" Sydney.", " Sydney. Australia is a country in", " Sydney. The capital of Australia is nice."):
+            text = encode("The capital of Australia is" + behind)
+            assert text[:, : prompt.shape[1]].equal(prompt)
+            assert editor.model(text).logits[0, prompt.shape[1] - 1].argmax() == alone.argmax()
+
+
+NOUNS = (
+    "price colour owner weight address history logo founder licence warranty version colour language audience slogan "
+    "supplier size material mascot budget director sponsor rival successor motto format popularity anthem inventor map"
+).split()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["Acme Cloud", "{} by the Water"])
+def test_many_edits_with_the_same_name(name):
+    """As many as no table of fixed width would hold: each is found by its own prompt."""
+    model, tokenizer = editmem.tiny()
+    prompts = [
+        f"The {noun} of the {part} of {name.format(place)} is"
+        for noun, place in zip(NOUNS, ("Zorilmer", "Neventa", "Wilibo") * 10, strict=True)
+        for part in ("club", "office", "bridge", "song")
+    ]
+    prompts = list(dict.fromkeys(prompts))
+    with editmem.wrap(model, MemoirSpec(steps=1), tokenizer=tokenizer) as editor:
+        edits = editor.edit([(prompt, "rice") for prompt in prompts], batch_size=64)
+        assert [found(editor, prompt) for prompt in prompts] == [edit.id for edit in edits]
+
+
+def test_a_long_prompt_costs_little_memory(editor):
+    """Thousands of tokens around a question: only what is asked is read."""
+    text = "Many people came to the meeting in the spring. " * 300 + "What is the capital of Australia?"
+    ids = editor.tokenizer(text, return_tensors="pt")["input_ids"]
+    assert ids.shape[1] > 3000
+    router = editor._memory.router
+    asked = router._ask(ids, torch.zeros((1, 1), dtype=torch.long), Mode.SCAN)
+    assert asked.vectors.shape[0] > 0
+    assert asked.vectors.shape[1] < 20

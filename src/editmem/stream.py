@@ -185,8 +185,7 @@ class Stream(nn.Module):
         there = (number < end[..., None]).flatten(1)
         place = there.long().cumsum(1)
         width = min(count * self.most, 3 * count + 32)
-        if place.device.type == "cpu":  # no more than there are; elsewhere that would have to be waited for
-            width = max(1, min(width, int(place[:, -1].max())))
+        width = fitted(width, place[:, -1])
         place = place - 1 - (place[:, -1:] - width).clamp(min=0)
         place = torch.where(there & (place >= 0), place, width)
         nothing = self.kinds.shape[0] - 1
@@ -278,6 +277,14 @@ class Stream(nn.Module):
         starts = torch.zeros((tokens.shape[0], count + 1), dtype=torch.long, device=tokens.device)
         column = torch.where(spoken.opens, spoken.column, count)
         return starts.scatter_reduce(1, column, spoken.start, "amax")[:, :count].cummax(1).values
+
+
+def fitted(most: int, counts: Tensor, unseen: int | None = None) -> int:
+    """How many columns to lay out for rows with so many entries: no more than the most of them, from one to `most`; on
+    other devices than CPUs, where the counts had to be waited for, `unseen`, or `most`."""
+    if counts.device.type != "cpu":
+        return most if unseen is None else min(most, unseen)
+    return max(1, min(most, int(counts.max()))) if counts.numel() else 1
 
 
 _ANY = sum(GAPS) | sum(WRITTEN)

@@ -12,7 +12,7 @@ from editmem.memory.edges import Edges, edges_of
 from editmem.memory.naming import Said
 from editmem.memory.rows import Rows
 from editmem.spelling import PRIME, Has, Is, pieces
-from editmem.stream import Spoken, Stream
+from editmem.stream import Spoken, Stream, fitted
 
 LENGTHS = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 24, 32)
 """Words of a phrase that are looked up; of one of another length its last ones are, and the rest compared."""
@@ -20,6 +20,8 @@ NEVER = (1 << 63) - 1
 NAMED, CAPITAL, COMMON, CAPITALS, PART, PERSONAL, SMALL_WORDS = 1, 2, 4, 8, 16, 32, 64
 """What is kept of a phrase: written as a name; with a capital; of common words only, those in capitals; only part of
 a name; written as a person's is; of function words only."""
+UNSEEN = 128
+"""K where it cannot be seen for nothing how many there are."""
 PART_WEIGHT = 0.7
 AFTER_WEIGHT = 0.8
 """Of a person's whole name that a further word with a capital stands in front of: a title, or a stray word."""
@@ -104,7 +106,8 @@ class Subjects(nn.Module):
 
     Args:
         stream: the words of the host's vocabulary.
-        most: K, names of edits that are found in one text; those said last come first.
+        most: the largest K, names of edits that are found in one text; those said last come first. On other devices
+            than CPUs it is `UNSEEN`, if that is less.
     """
 
     keys = ("entries", "links", "claims", "edits")
@@ -115,7 +118,7 @@ class Subjects(nn.Module):
     claimed: Tensor
     lengths: Tensor
 
-    def __init__(self, stream: Stream, most: int = 64) -> None:
+    def __init__(self, stream: Stream, most: int = 1024) -> None:
         super().__init__()
         self.stream, self.most = stream, most
         self.entries = Rows((4,), torch.int64, NEVER)  # key, key of the whole phrase, hash of its accents, subject
@@ -271,10 +274,7 @@ class Subjects(nn.Module):
         run = self.runs[at] * torch.stack([there & (plain > until), there & open_ & (named > until)], -1)
         counts = run.flatten(1).flip(1)
         total = counts.cumsum(1)
-        most = self.most
-        if device.type == "cpu":  # no more than there are; elsewhere that would have to be waited for
-            most = max(1, min(most, int(total[:, -1].max())))
-        wanted = torch.arange(most, device=device).expand(rows, -1).contiguous()
+        wanted = torch.arange(fitted(self.most, total[:, -1], UNSEEN), device=device).expand(rows, -1).contiguous()
         slot = torch.searchsorted(total, wanted, right=True)
         found = slot < counts.shape[1]
         slot = slot.clamp(max=counts.shape[1] - 1)
