@@ -10,23 +10,29 @@ alone).
 import argparse
 import dataclasses
 import importlib.util
+import itertools
 import json
-from collections.abc import Iterator, Sequence
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoTokenizer
 
+from benchmarks.models import load_host
 from editmem.fit import collate
 from editmem.memory.asking import TextQuestions
 from editmem.memory.base import Match, Prompts
 from editmem.memory.question_router import QuestionRouter
 from editmem.memory.residual import CALIBRATED_RATE
 from editmem.sentences import SentenceEncoder
+from editmem.tiny import people
 from editmem.vocabulary import Vocabulary
 
 TOGETHER = 32
+LONG = "Many people came to the meeting in the old town hall near the river, for the days were long and warm. " * 2
 DATA = ("wikibigedit", "zsre", "counterfact")
 
 
@@ -112,6 +118,35 @@ def locft(path: Path, tokenizer: Any, vocabulary: Vocabulary, count: int, encode
     print(f"{path.stem}, {len(records)} edits  locality  {_share(answer < 0 for answer in left)} of {len(left)}")
 
 
+def speed(count: int, tokenizer: Any, vocabulary: Vocabulary, host: str | None) -> None:
+    """What it costs to route a prompt among so many edits on one thread, and the host's own pass over it."""
+    surnames = ["".join(parts) for parts in itertools.product(people.ONSETS, people.MIDDLES, people.CODAS)]
+    names = [f"{first} {last}" for first in people.FIRST_NAMES for last in surnames]
+    asker, names = Asker(tokenizer, vocabulary), random.Random(0).sample(names, count)
+    start = time.perf_counter()
+    asker.add([f"{name} was born in" for name in names], [Given()] * count)
+    print(f"{count} edits, {1000 * (time.perf_counter() - start) / count:.2f} ms to add one in batches of {TOGETHER}")
+    texts = {"names no edit": f"{LONG}What was decided there?", "names one": f"{LONG}Where was {names[5]} born?"}
+    for kind, text in texts.items():
+        call = asker._prompts([text]).call
+        took = _milliseconds(lambda call=call: asker.router.decide(torch.zeros(1), call, {}))
+        print(f"a prompt of {len(asker.ids(text))} tokens that {kind}: {took:.2f} ms")
+    if host is not None:
+        model, _ = load_host(host)
+        model, inputs = model.float(), tokenizer([texts["names one"]], return_tensors="pt")
+        with torch.no_grad():
+            print(f"the host's own pass over it: {_milliseconds(lambda: model(**inputs, logits_to_keep=1)):.1f} ms")
+
+
+def _milliseconds(work: Callable[[], Any], times: int = 20) -> float:
+    took = []
+    for _ in range(times):
+        start = time.perf_counter()
+        work()
+        took.append(time.perf_counter() - start)
+    return 1000 * min(took)
+
+
 def _share(right: Any) -> str:
     values = list(right)
     return f"{sum(values) / len(values):.3f}"
@@ -129,12 +164,16 @@ def main() -> None:
     parser.add_argument("--locft", type=Path, help="a folder with *_2k.json")
     parser.add_argument("--encoder", help="a sentence encoder in the place of the built-in one; folder or Hub name")
     parser.add_argument("--edits", type=int, default=1000)
+    parser.add_argument("--speed", type=int, help="so many edits: what it costs to route a prompt among them")
+    parser.add_argument("--host", help="a model to compare the cost with; folder or Hub name")
     options = parser.parse_args()
     torch.set_num_threads(1)
     tokenizer = AutoTokenizer.from_pretrained(options.tokenizer)
     vocabulary = Vocabulary(tokenizer, len(tokenizer))
     for phrasings in (0, 2) if options.asks else ():
         asks(options.asks, tokenizer, vocabulary, phrasings, options.encoder)
+    if options.speed:
+        speed(options.speed, tokenizer, vocabulary, options.host)
     for name in DATA if options.locft else ():
         locft(options.locft / f"{name}_2k.json", tokenizer, vocabulary, options.edits, options.encoder)
 

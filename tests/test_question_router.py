@@ -4,9 +4,10 @@ import pytest
 import torch
 
 import editmem
-from editmem import Edit, MemoirSpec
+from editmem import Edit, MemoirSpec, stream
 from editmem.call import Mode
 from editmem.errors import CheckpointError, InvalidEditError
+from editmem.memory import asked, subjects
 from editmem.questions import question_encoder
 
 AUSTRALIA = Edit("The capital of Australia is", "Sydney", id="au")
@@ -214,6 +215,22 @@ def test_a_long_prompt_costs_little_memory(editor):
     ids = editor.tokenizer(text, return_tensors="pt")["input_ids"]
     assert ids.shape[1] > 3000
     router = editor._memory.router
-    asked = router._ask(ids, torch.zeros((1, 1), dtype=torch.long), Mode.SCAN)
-    assert asked.vectors.shape[0] > 0
-    assert asked.vectors.shape[1] < 20
+    heard = router._ask(ids, torch.zeros((1, 1), dtype=torch.long), Mode.SCAN)
+    assert heard.vectors.shape[0] > 0
+    assert heard.vectors.shape[1] < 20
+
+
+def test_where_nothing_can_be_looked_at_the_decisions_are_the_same(editor, monkeypatch):
+    """On other devices than CPUs tables have fixed widths, because their contents would have to be waited for."""
+    texts = [*FOUND, *NOT_FOUND, "A fine day. " * 20 + "What is Australia's capital?"]
+    batch = editor.tokenizer(texts, return_tensors="pt", padding=True)
+    tokens = batch["input_ids"].where(batch["attention_mask"].bool(), -1)
+    router, since = editor._memory.router, torch.zeros((len(texts), 1), dtype=torch.long)
+    seen = [router._best(*router._scores_at_end(tokens, since)[:2], tokens[:, -1])]
+    blind = lambda most, _, unseen=None: most if unseen is None else min(most, unseen)  # noqa: E731
+    for module in (stream, subjects, asked):
+        monkeypatch.setattr(module, "fitted", blind)
+    every = lambda there: torch.cartesian_prod(*map(torch.arange, there.shape)).unbind(1)  # noqa: E731
+    monkeypatch.setattr(asked, "_places", every)
+    assert router._best(*router._scores_at_end(tokens, since)[:2], tokens[:, -1]).equal(seen[0])
+    assert (seen[0] >= 0).sum() >= len(FOUND)

@@ -20,9 +20,14 @@ from texts import SUBJECT, word_hash, words
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from editmem.memory.false_matches import THRESHOLDS
+from editmem.memory.kinds import kinds
+from editmem.memory.likeness import USUAL, likeness
 from editmem.questions import PLACE, question_encoder
 
 Encoder = Callable[[Sequence[str]], Tensor]
+Score = Callable[[slice, int], Tensor]
+"""Of some texts' and an edit's numbers how alike they are."""
 
 
 @dataclass
@@ -58,22 +63,30 @@ def held(relations: Sequence[Relation]) -> list[Test]:
     return found
 
 
-def scores(tests: Sequence[Test], encoder: Encoder) -> tuple[Tensor, Tensor, Tensor]:
-    """Cosines to their edits of the asks, the other questions and the traps."""
+def whole_score(lines: Sequence[str], rows: Tensor) -> Score:
+    """What the router goes by: cosines, corrected by what is usually asked and by the kinds of answers."""
+    ids, usual = _ids(lines), question_encoder().usual(rows) - USUAL
+    kind = torch.cat([kinds(part)[:, -1] for part in ids.split(512)])
+    return lambda own, edit: likeness(rows[own] @ rows[edit], usual[own], usual[edit], kind[own], kind[edit])
+
+
+def scores(tests: Sequence[Test], encoder: Encoder, whole: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """How alike their edits are the asks, the other questions and the traps: by cosine, or as the router has it."""
     lines = [line for t in tests for line in (t.edit, *t.asks, *t.others, *t.tricky)]
     rows, at = encoder(lines), 0
+    score = whole_score(lines, rows) if whole else lambda own, edit: rows[own] @ rows[edit]
     found: tuple[list[Tensor], ...] = ([], [], [])
     for test in tests:
-        edit, at = rows[at], at + 1
+        edit, at = at, at + 1
         for column, texts in zip(found, (test.asks, test.others, test.tricky), strict=True):
-            column.append(rows[at : at + len(texts)] @ edit)
+            column.append(score(slice(at, at + len(texts)), edit))
             at += len(texts)
     return torch.cat(found[0]), torch.cat(found[1]), torch.cat(found[2])
 
 
-def table(tests: Sequence[Test], encoder: Encoder) -> str:
-    """Share of asks (and of traps) above the thresholds where 1, 5 and 10 % of the other questions are."""
-    mine, others, tricky = scores(tests, encoder)
+def table(tests: Sequence[Test], encoder: Encoder, whole: bool = False) -> str:
+    """Share of asks (and of traps) above the thresholds where 1, 4, 5 and 10 % of the other questions are."""
+    mine, others, tricky = scores(tests, encoder, whole)
     cells = []
     for false in (0.01, 0.04, 0.05, 0.1):
         threshold = others.sort(descending=True).values[int(false * len(others))]
@@ -84,13 +97,15 @@ def table(tests: Sequence[Test], encoder: Encoder) -> str:
 
 def shipped(lines: Sequence[str]) -> Tensor:
     """Float32 `[N, 192]`: the vectors of the encoder that comes with the package."""
-    encoder, found = question_encoder(), []
-    for start in range(0, len(lines), 256):
-        hashes = [[word_hash(word) for word in words(line)] for line in lines[start : start + 256]]
-        ids = pad_sequence([encoder.ids(torch.tensor(row, dtype=torch.int64)) for row in hashes], batch_first=True)
-        place = pad_sequence([torch.tensor(row) == word_hash(SUBJECT) for row in hashes], batch_first=True)
-        found.append(encoder(torch.where(place, PLACE, ids))[:, -1])
-    return torch.cat(found)
+    return torch.cat([question_encoder()(part)[:, -1] for part in _ids(lines).split(256)])
+
+
+def _ids(lines: Sequence[str]) -> Tensor:
+    """Int64 `[N, W]`: the ids that the shipped encoder has for texts."""
+    said = [[word_hash(word) for word in words(line)] for line in lines]
+    ids = pad_sequence([question_encoder().ids(torch.tensor(row, dtype=torch.int64)) for row in said], True)
+    place = pad_sequence([torch.tensor(row, dtype=torch.int64) == word_hash(SUBJECT) for row in said], True)
+    return torch.where(place, PLACE, ids)
 
 
 def speed(length: int) -> float:
@@ -129,6 +144,13 @@ def main() -> None:
     for name, encoder in encoders.items():
         for which, tests in sets.items():
             print(f"{name:8} {which:9} {table(tests, encoder)}")
+    for which, tests in sets.items():
+        print(f"{'router':8} {which:9} {table(tests, shipped, whole=True)}")
+    mine, others, tricky = scores(sets["held out"], shipped, whole=True)
+    print(f"held out, {len(others)} other questions, by threshold: found, false, traps")
+    for threshold in THRESHOLDS:
+        shares = [float((part > threshold).float().mean()) for part in (mine, others, tricky)]
+        print(f"{threshold:.2f}", *(f"{share:.4f}" for share in shares))
     size = len((resources.files("editmem") / "data/question_encoder.safetensors").read_bytes())
     print(f"{size / 1e6:.1f} MB, {speed(16):.2f} ms for 16 words, {speed(64):.2f} ms for 64 words")
 

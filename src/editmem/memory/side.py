@@ -37,6 +37,8 @@ from editmem.vocabulary import Vocabulary
 
 FEWEST, MOST = 32, 128
 """Edits that the threshold is set by."""
+CALIBRATED_RATE = 0.1
+"""The share of look-alikes that may match, where the threshold is calibrated and the user gives none."""
 TRAININGS = ("solve", "sgd")
 QUESTIONS = "questions"
 INFERENCES = ("retrieve", "merge")
@@ -61,7 +63,7 @@ class WiseSpec(Spec):
         keep: share of a shard that trimming or dropping leaves before merging.
         threshold: the score, in units of a side's own edits, from which it acts; None to calibrate it ("calibrated").
         false_match_rate: share that may match of built-in look-alikes, and of edits the sides of other edits, for
-            the calibration.
+            the calibration; None for 0.1, or with "questions" as in `MemoirSpec`.
         act_ratio: factor on the lowest score of a side's edits ("paper", "easyedit"); the paper has 1.
         activation: of the host's feed-forward block, for routing "easyedit".
         strength: what an edit adds at least at its prompt's end, in units of the site's output norm ("solve").
@@ -85,7 +87,7 @@ class WiseSpec(Spec):
     merging: str = "ties"
     keep: float = 0.53
     threshold: float | None = None
-    false_match_rate: float = 0.1
+    false_match_rate: float | None = None
     act_ratio: float = 1.0
     activation: str = "silu"
     strength: float = 2.0
@@ -164,8 +166,9 @@ class SideMemory(ActingMemory):
         super().__init__()
         self.spec = spec
         self.replays = spec.training == "sgd"
+        self.rate = CALIBRATED_RATE if spec.false_match_rate is None else spec.false_match_rate
         size = max(1, round(spec.density * site.in_features / 20)) if spec.shard_edits is None else spec.shard_edits
-        self.router = QuestionRouter(spec.threshold) if spec.routing == QUESTIONS else None
+        self.router = QuestionRouter(spec.threshold, spec.false_match_rate) if spec.routing == QUESTIONS else None
         self.pictured = self.router is None
         self.scope = Scope("calibrated" if self.router is not None else spec.routing, spec.activation)
         self.prefixes = Prefixes()
@@ -194,7 +197,7 @@ class SideMemory(ActingMemory):
         if self.spec.routing != "calibrated":
             threshold = 1.0
         elif threshold is None:
-            threshold = pilot_threshold(neutral, self._pilot(neutral), self.spec.false_match_rate)
+            threshold = pilot_threshold(neutral, self._pilot(neutral), self.rate)
         self.scope.base = torch.full_like(self.scope.base, threshold)
         self.scope.threshold = torch.full_like(self.scope.threshold, threshold)
         self.calibrated = True
@@ -307,7 +310,7 @@ class SideMemory(ActingMemory):
         ends = self.learned.ends()[rows]
         scores = scope.of_tokens(ends, ends, self.sides.deltas) / scope.scales
         others = scores.scatter(1, side[rows, None], 0).amax(1)
-        return torch.maximum(scope.base, others.quantile(1 - spec.false_match_rate).clamp(max=HIGHEST))
+        return torch.maximum(scope.base, others.quantile(1 - self.rate).clamp(max=HIGHEST))
 
     def _scale(self, number: int, rows: Tensor) -> Tensor:
         """What a side's own edits score."""
