@@ -7,6 +7,7 @@ import torch
 from accelerate import cpu_offload, disk_offload, dispatch_model
 from accelerate.hooks import remove_hook_from_submodules
 from greedy import editor_says as say
+from packaging.version import Version
 from placed import ONE, TWO, Devices, tensor
 from torch.utils._pytree import tree_map_only
 
@@ -85,6 +86,8 @@ def spread(host, monkeypatch):
     try:
         torch.autocast(ONE.type, enabled=False)
     except RuntimeError:
+        if Version(torch.__version__) >= Version("2.10"):
+            raise
         pytest.skip(
             "hosts turn autocast off, which this PyTorch cannot do for a type of device that it does not run on"
         )

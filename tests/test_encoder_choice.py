@@ -90,6 +90,15 @@ def test_rows_of_a_padded_batch_are_as_alone(editor, tokenizer, side):
             assert torch.allclose(together[row][batch["attention_mask"][row] > 0], alone, atol=1e-4)
 
 
+def test_rows_of_a_generated_batch_are_as_alone(editor, tokenizer):
+    prompts = [EDIT[0], "Roţo, ţoţo and Paţo: " + OTHER[0]]  # "ţo" has tokens of two pieces
+    batch = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left", return_token_type_ids=False)
+    ids = editor.model.generate(**batch, max_new_tokens=8, do_sample=False)
+    together = tokenizer.batch_decode(ids[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+    assert [text.strip() for text in together] == [editor_says(editor, prompt).strip() for prompt in prompts]
+    assert together[0].strip().startswith("Sydney")
+
+
 def test_without_knowing_where_prompts_end(editor, tokenizer):
     whole = tokenizer(" ".join(EDIT), return_tensors="pt", return_token_type_ids=False)["input_ids"]
     end = tokenizer(EDIT[0], return_tensors="pt")["input_ids"].shape[1]

@@ -5,6 +5,8 @@ import functools
 
 import pytest
 import torch
+import transformers
+from packaging.version import Version
 from transformers import pipeline
 
 import editmem
@@ -114,7 +116,8 @@ def bare_says(hosts):
             try:
                 said[key] = say(bare, tokenizer, prompts, **options)
             except ValueError as error:
-                if "prefill chunking without a cache" in str(error):
+                old = Version(transformers.__version__) < Version("5.20")
+                if old and "prefill chunking without a cache" in str(error):
                     pytest.skip("this release of transformers reads no prompts in chunks, bare hosts included")
                 raise
         return said[key]

@@ -88,7 +88,7 @@ def ask(
         heard_words, said = _compact(ids, text.shape[1])
         vectors, kind = _read(heard_words)
     else:
-        ends = real if mode is Mode.SCAN else torch.ones_like(heard).cumsum(1) == heard.shape[1]
+        ends = real if mode is Mode.SCAN else _ends(spoken, text)[b]
         vectors, kind = other(text[b], column, heard, inside | behind, ends), kinds(ids)
         said = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
     return Asked(found, b, k, row, vectors, kind, said, spoken)
@@ -101,8 +101,8 @@ def asked_of_anyone(subjects: Subjects, other: TextQuestions | None, text: Tenso
     heard = (sentence >= sentence[:, -1:] - begun[:, -1:].long()) & (spoken.column >= since)
     if other is None:
         return _read(_compact(torch.where(heard, words(spoken), 0), text.shape[1])[0])[0][:, -1]
-    ends = torch.ones_like(heard).cumsum(1) == heard.shape[1]
-    return other(text, spoken.column, heard, torch.zeros_like(heard), ends)[:, -1]
+    ends = _ends(spoken, text)
+    return other(text, spoken.column, heard, torch.zeros_like(heard), ends)[ends]
 
 
 def nouns_behind(subjects: Subjects, text: Tensor, first: int) -> Tensor:
@@ -164,6 +164,12 @@ def sentence_starts(spoken: Spoken) -> Tensor:
 def latest(spoken: Spoken, until: Tensor) -> Tensor:
     """The last piece up to columns `[B, Q]`, int64 `[B, Q]`; 0 for none."""
     return (torch.searchsorted(spoken.column.contiguous(), until.contiguous(), right=True) - 1).clamp(min=0)
+
+
+def _ends(spoken: Spoken, text: Tensor) -> Tensor:
+    """Bool `[B, P]`, the last piece of each text: behind those of shorter texts nothing stands."""
+    last = latest(spoken, torch.full_like(text[:, :1], text.shape[1] - 1))
+    return torch.arange(spoken.column.shape[1], device=text.device) == last
 
 
 def _places(there: Tensor) -> tuple[Tensor, Tensor]:
