@@ -40,7 +40,7 @@ def limit(alike: Tensor, other: Tensor, usual: float) -> Tensor:
         usual: the threshold of an edit of which nothing is known but its prompt.
     """
     alike = alike.masked_fill(torch.eye(len(alike), dtype=torch.bool, device=alike.device), -1)
-    value = alike.new_tensor(usual)
+    value = alike.new_full((), usual)
     against = alike[other][:, ~other]
     if against.numel():
         value = torch.maximum(value, against.max() + BEYOND).clamp(max=usual + STRICTER)
