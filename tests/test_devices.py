@@ -88,9 +88,7 @@ def spread(host, monkeypatch):
     except RuntimeError:
         if Version(torch.__version__) >= Version("2.13"):
             raise
-        pytest.skip(
-            "hosts ask whether autocast is on, which this PyTorch cannot say of devices that it does not run on"
-        )
+        pytest.skip("hosts ask whether autocast is on, which this PyTorch cannot say of devices it does not run on")
     monkeypatch.setattr(torch, "tensor", tensor)
     with Devices():
         half = len(host.model.layers) // 2
