@@ -210,6 +210,18 @@ def test_forgetting_equals_never_having_known(wrapped, settings):
     assert torch.equal(logits(editor, PROMPTS + OTHERS), logits(never, PROMPTS + OTHERS))
 
 
+@pytest.mark.parametrize(
+    "settings", [{"shard_edits": 2}, {**SGD, "routing": "paper"}, {**SGD, "routing": "easyedit"}], ids=str
+)
+def test_a_side_whose_edits_are_all_forgotten_leaves_the_others_alone(wrapped, settings):
+    editor = wrapped(**settings)
+    records = editor.edit(EDITS[:4], batch_size=1)
+    before = says(editor, EDITS[2:4])
+    assert any(before)  # the paper's routers miss some
+    editor.forget(records[0].id, records[1].id)
+    assert all(now or not was for was, now in zip(before, says(editor, EDITS[2:4]), strict=True))
+
+
 @pytest.mark.slow
 def test_what_forgetting_takes_is_said_beforehand(wrapped):
     editor = wrapped(**SGD)

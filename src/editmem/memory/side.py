@@ -313,7 +313,9 @@ class SideMemory(ActingMemory):
         return torch.maximum(scope.base, others.quantile(1 - self.rate).clamp(max=HIGHEST))
 
     def _scale(self, number: int, rows: Tensor) -> Tensor:
-        """What a side's own edits score."""
+        """What a side's own edits score; no prompt is for a side without any."""
+        if not rows.any():
+            return torch.full_like(self.scope.base, torch.inf)
         if isinstance(self.learned, Descent) and self.scope.routing != "calibrated":
             return self.learned.scores.used[rows].min() * self.spec.act_ratio
         ends = self.learned.ends()[rows]
