@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from greedy import editor_says
+from packaging.version import Version
 from pictured import NAMING, A, say, seen
 
 import editmem
@@ -43,6 +45,9 @@ def test_edits_of_text_hold_and_are_taken_back(name, host, tokenizer):
         assert editor.edit("The currency of Japan is the", "Swiss franc").took
 
 
+@pytest.mark.skipif(
+    Version(transformers.__version__) < Version("5.20"), reason="the vision tower's weights have other names there"
+)
 def test_edits_of_pictures_hold_and_are_taken_back(vlm, model):
     rows = [(NAMING, seen(A)), ("The capital of Peru is", None), (OTHER, None)]
     bare = say(vlm, model, rows)
