@@ -39,6 +39,8 @@ FEWEST, MOST = 32, 128
 """Edits that the threshold is set by."""
 CALIBRATED_RATE = 0.1
 """The share of look-alikes that may match, where the threshold is calibrated and the user gives none."""
+ROUNDING = 1e-3
+"""By how much the lowest score of a side's edits may come out lower in another batch or on another machine."""
 TRAININGS = ("solve", "sgd")
 QUESTIONS = "questions"
 INFERENCES = ("retrieve", "merge")
@@ -317,7 +319,7 @@ class SideMemory(ActingMemory):
         if not rows.any():
             return torch.full_like(self.scope.base, torch.inf)
         if isinstance(self.learned, Descent) and self.scope.routing != "calibrated":
-            return self.learned.scores.used[rows].min() * self.spec.act_ratio
+            return self.learned.scores.used[rows].min() * self.spec.act_ratio * (1 - ROUNDING)
         ends = self.learned.ends()[rows]
         scores = self.scope.of_tokens(ends, ends, self.sides.deltas[number : number + 1])
         return scores[:, 0].median().clamp(min=1e-12)
