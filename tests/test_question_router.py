@@ -227,10 +227,15 @@ def test_where_nothing_can_be_looked_at_the_decisions_are_the_same(editor, monke
     tokens = batch["input_ids"].where(batch["attention_mask"].bool(), -1)
     router, since = editor._memory.router, torch.zeros((len(texts), 1), dtype=torch.long)
     seen = [router._best(*router._scores_at_end(tokens, since)[:2], tokens[:, -1])]
-    blind = lambda most, _, unseen=None: most if unseen is None else min(most, unseen)  # noqa: E731
+
+    def blind(most, _, unseen=None):
+        return most if unseen is None else min(most, unseen)
+
+    def every(there):
+        return torch.cartesian_prod(*map(torch.arange, there.shape)).unbind(1)
+
     for module in (stream, subjects, asked):
         monkeypatch.setattr(module, "fitted", blind)
-    every = lambda there: torch.cartesian_prod(*map(torch.arange, there.shape)).unbind(1)  # noqa: E731
     monkeypatch.setattr(asked, "_places", every)
     assert router._best(*router._scores_at_end(tokens, since)[:2], tokens[:, -1]).equal(seen[0])
     assert (seen[0] >= 0).sum() >= len(FOUND)
