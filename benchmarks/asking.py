@@ -22,14 +22,14 @@ import torch
 from transformers import AutoTokenizer
 
 from benchmarks.models import load_host
-from editmem.fit import collate
-from editmem.memory.asking import TextQuestions
-from editmem.memory.base import Match, Prompts
-from editmem.memory.question_router import QuestionRouter
-from editmem.memory.residual import CALIBRATED_RATE
-from editmem.sentences import SentenceEncoder
+from editmem.editing.optimise import collate
+from editmem.memory import Match, Prompts
+from editmem.methods.memoir.memory import CALIBRATED_RATE
+from editmem.routing.question_router import QuestionRouter
+from editmem.routing.sentence_encoder import SentenceEncoder
+from editmem.routing.text_questions import TextQuestions
+from editmem.text.vocabulary import Vocabulary
 from editmem.tiny import people
-from editmem.vocabulary import Vocabulary
 
 TOGETHER = 32
 LONG = "Many people came to the meeting in the old town hall near the river, for the days were long and warm. " * 2

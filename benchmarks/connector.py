@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.visual import datasets, models
 from benchmarks.visual.methods import METHODS
-from editmem import interop
+from editmem.methods.memeic import interop
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ import torch
 import editmem
 from benchmarks.main_job import ask, share
 from benchmarks.models import load_host
-from editmem.tiny.build import build_model, build_tokenizer, language_loss, train
+from scripts.tiny.build import build_model, build_tokenizer, language_loss, train
 
 WORLD = {
     "company": {

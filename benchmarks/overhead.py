@@ -18,9 +18,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import editmem
-from editmem import compat
-from editmem.host import Host
-from editmem.memory.residual import MemoirSpec
+from editmem.hosts import compat
+from editmem.hosts.structure import Host
+from editmem.methods.memoir.memory import MemoirSpec
 
 TOKENS = 24
 
@@ -136,7 +136,7 @@ def bytes_per_edit(hidden: int = 4096, intermediate: int = 14336, tokens: int = 
 
     An edit is kept for plain text and for chats: two rows.
     """
-    from editmem.host import SiteInfo
+    from editmem.hosts.structure import SiteInfo
 
     site = SiteInfo("site", 0, intermediate, hidden, "block")
     memory: Any = MemoirSpec().build(site, torch.bfloat16, torch.device("cpu"))

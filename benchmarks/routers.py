@@ -20,11 +20,11 @@ from torch.nn.functional import normalize
 
 from benchmarks.asking import Asker, Given, items_of
 from benchmarks.models import load_host
-from editmem.memory.asking import STAND_IN
-from editmem.memory.distinct import Distinct
-from editmem.prompts import alike_prompts, neutral_prompts
-from editmem.sentences import SentenceEncoder
-from editmem.vocabulary import Vocabulary
+from editmem.routing.prompts import alike_prompts, neutral_prompts
+from editmem.routing.sentence_encoder import SentenceEncoder
+from editmem.routing.text_questions import STAND_IN
+from editmem.routing.whitening import Distinct
+from editmem.text.vocabulary import Vocabulary
 
 KINDS = ("asks", "other_question", "tricky")
 LEVELS = (0.01, 0.04, 0.1)

@@ -3,7 +3,7 @@
     python -m benchmarks.seeing [--model tiny-vision] [--count 500] [--out FILE]
 
 Of emblems in views that it was not taught: their names, and facts about their owners; facts in words; and what it makes
-of a text that says something else than it knows, as evidence does (`editmem.tiny.build_vision.reading`). Greedy
+of a text that says something else than it knows, as evidence does (`scripts.tiny.build_vision.reading`). Greedy
 answers, right where they begin with the answer.
 """
 
@@ -18,9 +18,9 @@ from benchmarks.visual.inputs import Reader, grouped
 from benchmarks.visual.models import load_host
 from benchmarks.visual.pictures import EmblemPicture
 from benchmarks.visual.records import Question
-from editmem.tiny.build_vision import READINGS, SORTS, question, reading
 from editmem.tiny.emblems import View, emblems
 from editmem.tiny.world import facts
+from scripts.tiny.build_vision import READINGS, SORTS, question, reading
 
 SEED = 777
 KINDS = {"name": "names of emblems", "fact": "facts of emblems' owners", "text": "facts in words"}

@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from editmem.memory.names import NameRouter
-from editmem.words import BUCKETS, heard
+from editmem.routing.name_router import NameRouter
+from editmem.text.word_hash import BUCKETS, heard
 
 WIDTH, QUERIES = 256, 100
 NAMES, COMMON, ASKED = 200_000, 500, 200

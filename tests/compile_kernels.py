@@ -12,7 +12,7 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
-from editmem.kernels import gpu
+from editmem.kernels import triton_kernels as gpu
 
 TARGETS = (80, 90, 100)
 

@@ -11,7 +11,7 @@ import torch
 import transformers.utils.logging  # noqa: F401 - gives loggers their `warning_once`
 
 import editmem
-from editmem.writing import Writer
+from editmem.editing.writer import Writer
 
 
 def pytest_configure(config):

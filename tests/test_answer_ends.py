@@ -6,10 +6,10 @@ import torch
 from greedy import editor_says
 
 import editmem
-from editmem.call import IGNORED_LABEL
-from editmem.closing import Endings, another
-from editmem.edit import Edit
-from editmem.encoding import Encoder
+from editmem.editing.encoder import Encoder
+from editmem.editing.endings import Endings, another
+from editmem.edits.edit import Edit
+from editmem.hosts.forward import IGNORED_LABEL
 from tests.hosts import make, sentencepiece_like
 
 GOES_ON = [

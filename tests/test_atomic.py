@@ -11,12 +11,18 @@ from pictured import NAMING, A, B, seen
 from pictured import OTHER as OTHER_OWNER
 
 import editmem
-from editmem import fit, swapped, writing
+from editmem.editing import optimise as fit
+from editmem.editing import writer as writing
+from editmem.edits.history import Ledger
 from editmem.errors import EditMemError, LedgerError
-from editmem.ledger import Ledger
-from editmem.memory import adapters, descent, external, pictures, rows, storage, targets
-from editmem.memory.residual import ResidualMemory
-from editmem.memory.side import SideMemory
+from editmem.hosts import swapped
+from editmem.methods.memeic import adapters, external, pictures
+from editmem.methods.memoir.memory import ResidualMemory
+from editmem.methods.wise import descent
+from editmem.methods.wise.memory import SideMemory
+from editmem.residual import offsets as storage
+from editmem.storage import table as rows
+from editmem.storage import targets
 
 FIRST, SECOND, THIRD = ("The capital of Australia is", "Sydney"), ("Bruno plays the", "tuba"), ("Anna lives in", "Rome")
 NEW = (FIRST[0], "Perth")

@@ -8,8 +8,8 @@ import torch
 from transformers import DynamicCache
 
 import editmem
-from editmem import caches, compat
 from editmem.errors import HostError
+from editmem.hosts import caches, compat
 
 pytestmark = pytest.mark.usefixtures("calibrated_once")
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import editmem
-from editmem import calibrating, progress
+from editmem.editing import calibration as calibrating
+from editmem.editing import progress
 
 
 class Bar:

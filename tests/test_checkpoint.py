@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import editmem
-from editmem import checkpoint
 from editmem.errors import CheckpointError
+from editmem.storage import checkpoint
 
 pytestmark = pytest.mark.usefixtures("calibrated_once")
 
@@ -187,7 +187,7 @@ def test_saving_over_something_else(tmp_path):
 SAVER = """
 import sys
 from pathlib import Path
-from editmem import checkpoint
+from editmem.storage import checkpoint
 state = checkpoint.load(sys.argv[1])
 print("ready", flush=True)
 while True:

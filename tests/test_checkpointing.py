@@ -15,7 +15,7 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 import editmem
-from editmem.call import Call
+from editmem.hosts.forward import Call
 
 EDITS = [("The capital of Australia is", "Sydney"), ("Bruno plays the", "tuba")]
 WAYS = ["reentrant", "non-reentrant", "wrapper", "reentrant-wrapper"]

@@ -5,7 +5,7 @@ import torch
 import transformers as tf
 
 import editmem
-from editmem import compat
+from editmem.hosts import compat
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,8 @@ from packaging.version import Version
 
 import editmem
 from editmem import METHODS
-from editmem.call import Call, Mode
-from editmem.memory.residual import ResidualMemory
+from editmem.hosts.forward import Call, Mode
+from editmem.methods.memoir.memory import ResidualMemory
 
 pytestmark = pytest.mark.usefixtures("calibrated_once")
 
@@ -217,7 +217,7 @@ def test_a_broken_memory_fails(promise, method, broken, tokenizer, monkeypatch):
     monkeypatch.setattr(ResidualMemory, method, broken, raising=False)
     editor = editmem.wrap(make("llama", len(tokenizer)), "memoir", tokenizer=tokenizer)
     if broken is always_acts:
-        monkeypatch.setattr("editmem.slot.Slots.idle", False)
+        monkeypatch.setattr("editmem.hosts.injection.Slots.idle", False)
     with pytest.raises((AssertionError, IndexError)):
         promise(editor)
 

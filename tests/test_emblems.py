@@ -5,9 +5,9 @@ import random
 import numpy as np
 import pytest
 
-from editmem.tiny.build_vision import MEAN, STD, build, pixels
 from editmem.tiny.emblems import COLOURS, SHAPES, SIZE, Emblem, View, emblems, picture
 from editmem.tiny.world import facts
+from scripts.tiny.build_vision import MEAN, STD, build, pixels
 
 
 def colours(image):

@@ -11,7 +11,7 @@ from transformers import BertConfig, BertModel, BertTokenizer
 import editmem
 from editmem import MemoirSpec
 from editmem.errors import SpecError
-from editmem.sentences import SentenceEncoder
+from editmem.routing.sentence_encoder import SentenceEncoder
 
 EDIT = ("The capital of Australia is", "Sydney")
 OTHER = ("Bruno plays the", "tuba")

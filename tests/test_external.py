@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import editmem
-from editmem.encoding import Encoder
-from editmem.evidence import Evidence, Said, about
-from editmem.indexes import INDEXES
-from editmem.memory.pictures import PictureIndex, _shares
+from editmem.editing.encoder import Encoder
+from editmem.methods.memeic.evidence import Evidence, Said, about
+from editmem.methods.memeic.pictures import PictureIndex, _shares
+from editmem.storage.vector_index import INDEXES
 
 VISUAL, TEXTUAL = Said("Whose emblem is this?", "Peru"), Said("The capital of Peru is", "Sydney")
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from editmem.edit import Edit, edit_of, read_file
+from editmem.edits.edit import Edit, edit_of, read_file
 from editmem.errors import InvalidEditError
 
 PLAIN = [Edit("The capital of Australia is", "Sydney", id="au"), Edit("Zürich liegt in", "Österreich", tags=["x", "y"])]

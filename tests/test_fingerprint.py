@@ -9,10 +9,10 @@ from accelerate import cpu_offload
 from peft import LoraConfig, get_peft_model
 
 import editmem
-from editmem import checkpoint
 from editmem.errors import CheckpointError
-from editmem.fingerprint import _embedding_sample, differences, fingerprint
-from editmem.host import Host
+from editmem.hosts.fingerprint import _embedding_sample, differences, fingerprint
+from editmem.hosts.structure import Host
+from editmem.storage import checkpoint
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import editmem
-from editmem.call import Call, Mode
 from editmem.errors import SpecError
-from editmem.memory.grace import RadiusRouter, _label
+from editmem.hosts.forward import Call, Mode
+from editmem.methods.grace.memory import RadiusRouter, _label
 
 pytestmark = pytest.mark.usefixtures("calibrated_once")
 

@@ -10,7 +10,7 @@ from torch import nn
 
 import editmem
 from editmem.errors import HostError
-from editmem.swapped import SLOT
+from editmem.hosts.swapped import SLOT
 
 PROMPT, TARGET = "The capital of Australia is", "Sydney"
 OTHER = "Bruno plays the violin every"

@@ -9,9 +9,9 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 import editmem
-from editmem import interop
-from editmem.memory.adapters import add
-from editmem.memory.memeic import MemeicSpec
+from editmem.methods.memeic import interop
+from editmem.methods.memeic.adapters import add
+from editmem.methods.memeic.memory import MemeicSpec
 
 SPEC = MemeicSpec(storage="shared", evidence=None, start=0.0, rank=4, connector=True, steps=3)
 

@@ -18,7 +18,7 @@ from editmem.kernels import cpu, ops, reference
 pytest.importorskip("triton")
 import triton
 
-from editmem.kernels import gpu
+from editmem.kernels import triton_kernels as gpu
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 POISON = 77

@@ -27,9 +27,11 @@ from pictured import (
 from transformers import GenerationConfig
 
 import editmem
-from editmem import Edit, compat, connecting, interop
+from editmem import Edit
 from editmem.errors import SpecError
-from editmem.memory.memeic import DualAdaptersSpec, ExternalSpec, MemeicSpec
+from editmem.hosts import compat
+from editmem.methods.memeic import connecting, interop
+from editmem.methods.memeic.memory import DualAdaptersSpec, ExternalSpec, MemeicSpec
 from editmem.tiny.world import facts
 
 pytestmark = [pytest.mark.usefixtures("calibrated_once"), pytest.mark.slow]

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from editmem.memory.merging import MERGES, merge
-from editmem.memory.shards import Shards
+from editmem.methods.wise.merging import MERGES, merge
+from editmem.methods.wise.shards import Shards
 
 
 def merged(rows, method, keep=1.0):

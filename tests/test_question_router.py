@@ -4,11 +4,12 @@ import pytest
 import torch
 
 import editmem
-from editmem import Edit, MemoirSpec, stream
-from editmem.call import Mode
+from editmem import Edit, MemoirSpec
 from editmem.errors import CheckpointError, InvalidEditError
-from editmem.memory import asked, subjects
-from editmem.questions import question_encoder
+from editmem.hosts.forward import Mode
+from editmem.routing import asked, subjects
+from editmem.routing.question_encoder import question_encoder
+from editmem.text import word_stream as stream
 
 AUSTRALIA = Edit("The capital of Australia is", "Sydney", id="au")
 LINDEN = Edit(
@@ -122,7 +123,7 @@ def test_it_is_saved_forgotten_and_taken_back(editor, tmp_path):
 
 
 def test_fields_in_files(tmp_path):
-    from editmem.edit import read_file
+    from editmem.edits.edit import read_file
 
     (tmp_path / "edits.csv").write_text(
         "prompt,target,aliases,phrasings,unlike\n"

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from editmem.questions import FIRST, NONE, PLACE, UNKNOWN, QuestionEncoder, question_encoder
-from editmem.words import BASE, PRIME, fold
+from editmem.routing.question_encoder import FIRST, NONE, PLACE, UNKNOWN, QuestionEncoder, question_encoder
+from editmem.text.word_hash import BASE, PRIME, fold
 
 
 @pytest.fixture(scope="module")

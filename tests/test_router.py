@@ -6,12 +6,12 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import editmem
-from editmem.call import Call, Mode
-from editmem.embeddings import TokenLookup
-from editmem.memory.distinct import Distinct
-from editmem.memory.names import NameRouter
-from editmem.turns import Turns
-from editmem.words import BUCKETS, Words, _part, heard
+from editmem.hosts.forward import Call, Mode
+from editmem.hosts.token_lookup import TokenLookup
+from editmem.routing.name_router import NameRouter
+from editmem.routing.whitening import Distinct
+from editmem.text.chat_turns import Turns
+from editmem.text.word_hash import BUCKETS, Words, _part, heard
 
 pytestmark = pytest.mark.usefixtures("calibrated_once")
 

@@ -10,7 +10,7 @@ from packaging.version import Version
 from transformers import pipeline
 
 import editmem
-from editmem import compat
+from editmem.hosts import compat
 
 pytestmark = pytest.mark.usefixtures("calibrated_once")
 

@@ -5,8 +5,8 @@ import pytest
 
 import editmem
 from editmem import Edit
-from editmem.encoding import Encoder
-from editmem.seams import join
+from editmem.editing.encoder import Encoder
+from editmem.text.seams import join
 
 SPACED = [
     ("The capital of Australia is", "Sydney"),

@@ -7,10 +7,10 @@ from pictured import ANSWERS, NAMING, ROWS, TOLD, UNTOUCHED, A, edit_both, right
 import editmem
 from editmem import Edit, MemoirSpec
 from editmem.errors import SpecError
-from editmem.memory.memeic import DualAdaptersSpec, ExternalSpec, MemeicSpec
-from editmem.memory.pictures import PictureIndex
-from editmem.tiny.build_vision import OWNER
+from editmem.methods.memeic.memory import DualAdaptersSpec, ExternalSpec, MemeicSpec
+from editmem.methods.memeic.pictures import PictureIndex
 from editmem.tiny.world import Fact, facts
+from scripts.tiny.build_vision import OWNER
 
 pytestmark = [pytest.mark.usefixtures("calibrated_once"), pytest.mark.slow]
 

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 import editmem
-from editmem.call import Mode
-from editmem.memory.naming import said
-from editmem.memory.subjects import Subjects
-from editmem.spelling import pieces, pieces_of
-from editmem.stream import Stream
-from editmem.words import _BYTES
+from editmem.hosts.forward import Mode
+from editmem.routing.naming import said
+from editmem.routing.subjects import Subjects
+from editmem.text.spelling import pieces, pieces_of
+from editmem.text.word_hash import _BYTES
+from editmem.text.word_stream import Stream
 
 REAL = [Path(path) for path in os.environ.get("EDITMEM_TOKENIZERS", "").split(os.pathsep) if path]
 """Folders of further tokenizers to run the look-alikes on."""

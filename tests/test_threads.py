@@ -8,9 +8,9 @@ import torch
 from hosts import make
 
 import editmem
-from editmem import compat
 from editmem.errors import EditMemError
-from editmem.memory.storage import OffsetDraft
+from editmem.hosts import compat
+from editmem.residual.offsets import OffsetDraft
 
 FIRST, SECOND, THIRD = ("The capital of Australia is", "Sydney"), ("Bruno plays the", "tuba"), ("Anna lives in", "Rome")
 BARE = ["Why is the sky blue?", "She went to Brackmoor and saw"]

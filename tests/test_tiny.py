@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import editmem
-from editmem.tiny.build_vision import question
 from editmem.tiny.emblems import View, emblems, picture
 from editmem.tiny.world import COUNTRY_RELATIONS, facts, phrasings
+from scripts.tiny.build_vision import question
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from torch.nn.utils import parametrize
 
 import editmem
 from editmem.errors import HostError
-from editmem.swapped import SLOT
+from editmem.hosts.swapped import SLOT
 
 CAPITAL = ("The capital of Australia is", "Rome")
 

@@ -10,9 +10,9 @@ from vision_hosts import DEPTH, VISION_HOSTS, WIDTH, blocks_path, make_vision, p
 
 import editmem
 from editmem.errors import HostError
-from editmem.host import Host
-from editmem.memory.memeic import MemeicSpec
-from editmem.slot import Slots
+from editmem.hosts.injection import Slots
+from editmem.hosts.structure import Host
+from editmem.methods.memeic.memory import MemeicSpec
 
 pytestmark = pytest.mark.slow
 

@@ -6,14 +6,15 @@ import pytest
 import torch
 
 import editmem
-from editmem import WiseSpec, compat
-from editmem.call import NO_TOKEN, Call, Mode
+from editmem import WiseSpec
 from editmem.errors import SpecError
-from editmem.memory.descent import Margins
-from editmem.memory.least_squares import factor, solve
-from editmem.memory.prefixes import Prefixes, code_after, code_with
-from editmem.memory.scope import Scope
-from editmem.memory.side import ROUNDING
+from editmem.hosts import compat
+from editmem.hosts.forward import NO_TOKEN, Call, Mode
+from editmem.methods.wise.descent import Margins
+from editmem.methods.wise.least_squares import factor, solve
+from editmem.methods.wise.memory import ROUNDING
+from editmem.methods.wise.prefixes import Prefixes, code_after, code_with
+from editmem.methods.wise.scope import Scope
 
 pytestmark = pytest.mark.usefixtures("calibrated_once")
 

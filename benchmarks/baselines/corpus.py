@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from editmem import compat
+from editmem.hosts import compat
 
 ROWS = 128  # texts that are drawn at once
 

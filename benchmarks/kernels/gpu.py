@@ -22,7 +22,7 @@ from torch.utils.benchmark import Timer
 from transformers import LlamaConfig, LlamaForCausalLM, StaticCache
 
 import editmem
-from editmem import compat
+from editmem.hosts import compat
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from overhead import fill

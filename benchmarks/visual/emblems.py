@@ -6,9 +6,9 @@ from pathlib import Path
 
 from benchmarks.visual.pictures import EmblemPicture
 from benchmarks.visual.records import Answered, Change, Question, Split, VisualRecord
-from editmem.tiny.build_vision import NAMING, OWNER
 from editmem.tiny.emblems import View
 from editmem.tiny.world import COUNTRY_RELATIONS, Fact, facts
+from scripts.tiny.build_vision import NAMING, OWNER
 
 SEED = 2510
 HELD_OUT = 114

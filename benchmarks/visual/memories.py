@@ -11,7 +11,7 @@ import editmem
 from benchmarks.visual.inputs import Row
 from benchmarks.visual.records import Change, Question
 from benchmarks.visual.session import Calibration, VisualSession
-from editmem import connecting
+from editmem.methods.memeic import connecting
 
 
 class VisualMemory(VisualSession):
@@ -71,7 +71,7 @@ class Connected(VisualMemory):
     """A memory whose connector is trained, before the first edit, on the calibration part (MemEIC, stage 2).
 
     Its edits are written for that, and taken back. Options beside those of the spec: `connector_right`,
-    `connector_passes` and `connector_rate`, as of `editmem.connecting.train`.
+    `connector_passes` and `connector_rate`, as of `editmem.methods.memeic.connecting.train`.
     """
 
     TRAINING: ClassVar[dict[str, float]] = {"right": 0.84, "passes": 3, "rate": 2e-5}

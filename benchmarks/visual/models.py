@@ -36,7 +36,7 @@ def load_host(name: str) -> tuple[Any, Any]:
 def _untrained() -> tuple[Any, Any]:
     import torch
 
-    from editmem.tiny.build_vision import build
+    from scripts.tiny.build_vision import build
 
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -10,7 +10,7 @@ FEWEST = 15  # relations that have the word
 
 
 def main() -> None:
-    lines = resources.files("editmem").joinpath("small_words.txt").read_text(encoding="utf-8").splitlines()
+    lines = resources.files("editmem.text").joinpath("small_words.txt").read_text(encoding="utf-8").splitlines()
     function = set(next(line for line in lines if line.startswith("function ")).split())
     counts: Counter[str] = Counter()
     for relation in written():

@@ -12,7 +12,7 @@ from measure import asks, held, table
 from student import Student
 from train import centres, clustered
 
-from editmem.questions import FIRST
+from editmem.routing.question_encoder import FIRST
 
 
 def main() -> None:

@@ -20,10 +20,10 @@ from texts import SUBJECT, word_hash, words
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from editmem.memory.false_matches import THRESHOLDS
-from editmem.memory.kinds import kinds
-from editmem.memory.likeness import USUAL, likeness
-from editmem.questions import PLACE, question_encoder
+from editmem.routing.false_matches import THRESHOLDS
+from editmem.routing.likeness import USUAL, likeness
+from editmem.routing.question_encoder import PLACE, question_encoder
+from editmem.routing.question_kinds import kinds
 
 Encoder = Callable[[Sequence[str]], Tensor]
 Score = Callable[[slice, int], Tensor]
@@ -151,7 +151,7 @@ def main() -> None:
     for threshold in THRESHOLDS:
         shares = [float((part > threshold).float().mean()) for part in (mine, others, tricky)]
         print(f"{threshold:.2f}", *(f"{share:.4f}" for share in shares))
-    size = len((resources.files("editmem") / "data/question_encoder.safetensors").read_bytes())
+    size = len((resources.files("editmem.routing") / "data/question_encoder.safetensors").read_bytes())
     print(f"{size / 1e6:.1f} MB, {speed(16):.2f} ms for 16 words, {speed(64):.2f} ms for 64 words")
 
 

@@ -41,7 +41,7 @@ def spread(data: Path) -> list[list[str]]:
 
 
 def _frequent(data: Path) -> tuple[list[str], list[str]]:
-    small = set(resources.files("editmem").joinpath("small_words.txt").read_text(encoding="utf-8").split())
+    small = set(resources.files("editmem.text").joinpath("small_words.txt").read_text(encoding="utf-8").split())
     counts: Counter[str] = Counter()
     together: Counter[str] = Counter()
     for path in (*data.glob("wikitext2/*.txt"), *data.glob("*/*.json*"), *data.glob("knowedit/*/*.json")):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, normalize
 from torch.nn.utils.rnn import pad_sequence
 
-from editmem.questions import FIRST, PLACE, UNKNOWN, QuestionEncoder
+from editmem.routing.question_encoder import FIRST, PLACE, UNKNOWN, QuestionEncoder
 
 
 def vocabulary(lines: Iterable[str], data: Path, size: int) -> list[str]:

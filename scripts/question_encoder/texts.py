@@ -2,7 +2,7 @@
 
 import re
 
-from editmem.words import BASE, LONGEST, PRIME, fold
+from editmem.text.word_hash import BASE, LONGEST, PRIME, fold
 
 SUBJECT = "X"
 PLACE = -2  # stands for the subject among the hashes of a text

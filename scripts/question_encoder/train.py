@@ -22,7 +22,7 @@ from teacher import Teacher
 from torch import Tensor
 from torch.nn.functional import kl_div, normalize
 
-from editmem.questions import FIRST, OUTPUT, question_encoder
+from editmem.routing.question_encoder import FIRST, OUTPUT, question_encoder
 
 SIZE, WIDTH = 34_000, 192
 SHARP = 0.07

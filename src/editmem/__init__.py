@@ -1,15 +1,19 @@
 """Editable memory modules for Hugging Face models."""
 
-from editmem.edit import Edit as Edit
-from editmem.edit import EditRecord as EditRecord
+import importlib
+import warnings
+from typing import Any
+
 from editmem.editor import Editor as Editor
+from editmem.edits.edit import Edit as Edit
+from editmem.edits.edit import EditRecord as EditRecord
+from editmem.edits.explanation import Explanation as Explanation
 from editmem.errors import EditMemError as EditMemError
-from editmem.explanation import Explanation as Explanation
-from editmem.memory import METHODS as METHODS
-from editmem.memory.grace import GraceSpec as GraceSpec
-from editmem.memory.memeic import MemeicSpec as MemeicSpec
-from editmem.memory.residual import MemoirSpec as MemoirSpec
-from editmem.memory.side import WiseSpec as WiseSpec
+from editmem.methods import METHODS as METHODS
+from editmem.methods.grace.memory import GraceSpec as GraceSpec
+from editmem.methods.memeic.memory import MemeicSpec as MemeicSpec
+from editmem.methods.memoir.memory import MemoirSpec as MemoirSpec
+from editmem.methods.wise.memory import WiseSpec as WiseSpec
 from editmem.tiny import tiny as tiny
 from editmem.wrap import load as load
 from editmem.wrap import unwrap as unwrap
@@ -32,3 +36,13 @@ __all__ = [
     "unwrap",
     "wrap",
 ]
+
+_MOVED = {"connecting": "editmem.methods.memeic.connecting", "interop": "editmem.methods.memeic.interop"}
+
+
+def __getattr__(name: str) -> Any:
+    """Modules that had another name before 0.2."""
+    if (path := _MOVED.get(name)) is None:
+        raise AttributeError(f"module 'editmem' has no attribute {name!r}")
+    warnings.warn(f"editmem.{name} is {path} now", DeprecationWarning, stacklevel=2)
+    return importlib.import_module(path)

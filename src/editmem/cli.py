@@ -167,7 +167,7 @@ def edit(
     as_json: Json = False,
 ) -> None:
     """Write a file of edits and save the memory."""
-    from editmem.edit import read_file
+    from editmem.edits.edit import read_file
 
     with _errors(as_json):
         read_file(edits)  # a mistake in the file should not wait for the model
@@ -220,7 +220,7 @@ def list_edits(memory: Memory, as_json: Json = False) -> None:
 
 
 def _saved_edits(memory: Path) -> dict[str, dict[str, Any]]:
-    from editmem import checkpoint
+    from editmem.storage import checkpoint
 
     state = checkpoint.load(memory)
     records = {event.record.id: event.record for event in state.events if event.record is not None}
@@ -256,7 +256,7 @@ def diff(
     as_json: Json = False,
 ) -> None:
     """Show what changed from one memory to another. Exit code 1 if anything did."""
-    from editmem import checkpoint
+    from editmem.storage import checkpoint
 
     with _errors(as_json):
         old, new = _saved_edits(a), _saved_edits(b)

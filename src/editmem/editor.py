@@ -10,21 +10,21 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from editmem import checkpoint
-from editmem.active import ActiveEdits
-from editmem.changes import Changes
-from editmem.edit import Edit, EditRecord, Prompt, last_of_each, read_edits
+from editmem.editing.changes import Changes
+from editmem.editing.explain import explain
+from editmem.editing.feedback import Feedback
+from editmem.editing.progress import Progress
+from editmem.editing.writer import Writer
+from editmem.edits.active import ActiveEdits
+from editmem.edits.edit import Edit, EditRecord, Prompt, last_of_each, read_edits
+from editmem.edits.explanation import Explanation
+from editmem.edits.history import Event, Ledger
 from editmem.errors import EditMemError, InvalidEditError, UnknownEditError
-from editmem.explaining import explain
-from editmem.explanation import Explanation
-from editmem.feedback import Feedback
-from editmem.fingerprint import fingerprint
-from editmem.host import Host, SiteInfo
-from editmem.ledger import Event, Ledger
-from editmem.memory.base import Memory, Spec
-from editmem.progress import Progress
-from editmem.slot import Slots
-from editmem.writing import Writer
+from editmem.hosts.fingerprint import fingerprint
+from editmem.hosts.injection import Slots
+from editmem.hosts.structure import Host, SiteInfo
+from editmem.memory import Memory, Spec
+from editmem.storage import checkpoint
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,15 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from editmem import checkpoint
 from editmem.editor import Editor
+from editmem.edits.history import Ledger
 from editmem.errors import CheckpointError, EditMemError, HostError, SpecError
-from editmem.host import Host, SiteInfo
-from editmem.ledger import Ledger
-from editmem.memory import METHODS, PARTS
-from editmem.memory.base import Memory, Spec
-from editmem.modes import lasting
-from editmem.slot import SiteMemory, Slots, slots_of
+from editmem.hosts.injection import SiteMemory, Slots, slots_of
+from editmem.hosts.modes import lasting
+from editmem.hosts.structure import Host, SiteInfo
+from editmem.memory import Memory, Spec
+from editmem.methods import METHODS, PARTS
+from editmem.storage import checkpoint
 
 SpecLike = str | Spec | Mapping[str, Any] | Path
 

@@ -14,8 +14,8 @@ from benchmarks.visual import emblems
 from benchmarks.visual.datasets import load
 from benchmarks.visual.pictures import EmblemPicture, FilePicture, NamedPicture
 from benchmarks.visual.records import Answered, Change, Question, Split, VisualRecord
-from editmem.tiny.build_vision import NAMING, OWNER
 from editmem.tiny.world import COUNTRY_RELATIONS, Fact, facts
+from scripts.tiny.build_vision import NAMING, OWNER
 
 pytestmark = pytest.mark.slow
 

@@ -20,7 +20,7 @@ _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 @functools.cache
 def _triton() -> ModuleType | None:
     try:
-        from editmem.kernels import gpu
+        from editmem.kernels import triton_kernels as gpu
     except ImportError:
         return None
     return gpu

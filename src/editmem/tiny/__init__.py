@@ -22,7 +22,7 @@ def tiny(vision: bool = False) -> "tuple[PreTrainedModel, PreTrainedTokenizerBas
 
     Returns:
         A `LlavaForConditionalGeneration` and its processor, or a `LlamaForCausalLM` and its tokenizer (pads on the
-        left, has a chat template); in float32 and evaluation mode. Made by `python -m editmem.tiny.build` and
+        left, has a chat template); in float32 and evaluation mode. Made by `python -m scripts.tiny.build` and
         `build_vision`.
     """
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer, LlavaProcessor

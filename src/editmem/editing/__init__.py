@@ -1,0 +1,1 @@
+"""How an edit is written: encoded, calibrated for, learned, checked and taken back."""

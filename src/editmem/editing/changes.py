@@ -1,0 +1,165 @@
+"""Change what is on a host: all of a call or nothing, in memories and history."""
+
+import dataclasses
+import itertools
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+
+from editmem.editing.optimise import Outcome
+from editmem.editing.progress import Progress, bar
+from editmem.editing.writer import Writer
+from editmem.edits.edit import Edit, EditRecord, EncodedEdit
+from editmem.edits.history import Ledger
+from editmem.hosts.injection import Slots
+from editmem.hosts.structure import Host
+
+_log = logging.getLogger(__name__)
+
+
+class Changes:
+    """Puts edits into the memories of a host and takes them out, with a history of it.
+
+    Args:
+        host: the host.
+        slots: what is attached to it.
+        ledger: the history.
+        writers: one for each memory; an edit goes to the first that takes its kind.
+    """
+
+    def __init__(self, host: Host, slots: Slots, ledger: Ledger, writers: Sequence[Writer]) -> None:
+        self.host, self.slots, self.ledger, self.writers = host, slots, ledger, writers
+
+    def writer_for(self, edit: Edit) -> Writer:
+        """That of the first memory that takes the edit's kind."""
+        return next((writer for writer in self.writers if writer.takes(edit)), self.writers[0])
+
+    def is_active(self, edit_id: str) -> bool:
+        return any(edit_id in writer.active for writer in self.writers)
+
+    def prepare(self, edits: Sequence[Edit], progress: Progress = None) -> None:
+        """Calibrate the memories that these edits go to, and refuse what they cannot hold."""
+        for writer in self.writers:
+            if own := [edit for edit in edits if self.writer_for(edit) is writer]:
+                writer.calibrate(progress)
+                writer.check_pictures(own)
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Around what changes memories and history: all of it or, where it ends by any exception, nothing."""
+        count, restores = len(self.ledger), [writer.snapshot() for writer in self.writers]
+        try:
+            yield
+            self.ledger.write()
+        except BaseException:
+            with self.slots.gate.changing():
+                for restore in restores:
+                    restore()
+                self.ledger.back_to(count)
+            raise
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Around passes of the editor's own: what was said of the user's prompts is not about these."""
+        with self.host.frozen(), self.slots.context.setting(questions=None, lengths=None):
+            yield
+
+    def write_all(
+        self, encoded: Sequence[tuple[Writer, list[EncodedEdit]]], batch_size: int, progress: Progress
+    ) -> dict[str, EditRecord]:
+        """Write edits, each of them in one or more renderings, the given one first; records by `Edit.prompt_key`."""
+        records = {}
+        with self.frozen(), bar(progress, len(encoded), "editing") as advance:
+            for writer, batch in _batches(encoded, batch_size):
+                for record in self._write(writer, batch):
+                    records[record.edit.prompt_key] = record
+                advance(len(batch))
+        return records
+
+    def _write(self, writer: Writer, renderings: Sequence[Sequence[EncodedEdit]]) -> list[EditRecord]:
+        batch = [item for item, *_ in renderings]
+        said_before = writer.say(batch)
+        superseded = [writer.active.with_prompt_of(item.edit) for item in batch]
+        outcomes = iter(self._learn(writer, renderings, [old for old in superseded if old is not None]))
+        records = []
+        for items, before, old in zip(renderings, said_before, superseded, strict=True):
+            item, outcome = items[0], next(outcomes)
+            others = [next(outcomes) for _ in items[1:]]
+            record = writer.record(item, before, outcome, others)
+            if old is not None:
+                self.ledger.append("superseded", (old,))
+            self.ledger.append("edited", (record.id,), record)
+            records.append(record)
+        return records
+
+    def _learn(
+        self, writer: Writer, renderings: Sequence[Sequence[EncodedEdit]], replaced: Sequence[str]
+    ) -> list[Outcome]:
+        """Write edits in the place of others: what those share weights with is written anew before."""
+        with ExitStack() as stack:
+            if writer.dependents(replaced):
+                stack.enter_context(self.slots.gate.changing())
+                self.erase(replaced)
+            return writer.learn([item for items in renderings for item in items], replaced)
+
+    def become(self, wanted: Mapping[str, EditRecord], batch_size: int = 1) -> tuple[str, ...]:
+        """Have these edits active, and no others; the ids of those that became active or inactive."""
+        held = {edit_id: edit for writer in self.writers for edit_id, edit in writer.active.edits().items()}
+        renewed = [r.edit for i, r in wanted.items() if i in held and self._only_keys(held[i], r.edit)]
+        held |= {str(edit.id): edit for edit in renewed}
+        gone = [i for i, edit in held.items() if i not in wanted or wanted[i].edit != edit]
+        back = [record.edit for i, record in wanted.items() if held.get(i) != record.edit]
+        coming = {edit.prompt_key for edit in back}
+        with ExitStack() as stack:
+            if any(writer.dependents(gone) for writer in self.writers):
+                stack.enter_context(self.slots.gate.changing())
+                coming = set()
+            self.erase([edit_id for edit_id in gone if held[edit_id].prompt_key not in coming])
+            self.rekey(renewed)
+            self._rewrite(back, batch_size)
+        return tuple(dict.fromkeys([*gone, *(str(edit.id) for edit in [*renewed, *back])]))
+
+    def _only_keys(self, held: Edit, wanted: Edit) -> bool:
+        """Whether an edit differs only in questions that are compared, and can take others without being learned."""
+        same = dataclasses.replace(held, phrasings=wanted.phrasings, unlike=wanted.unlike) == wanted
+        return held != wanted and same and self.writer_for(wanted).memory.rekeys
+
+    def rekey(self, edits: Sequence[Edit]) -> None:
+        """Have active edits go by other `phrasings` and `unlike`."""
+        with self.slots.gate.changing():
+            for edit in edits:
+                self.writer_for(edit).rekey(edit)
+
+    def erase(self, ids: Sequence[str]) -> None:
+        with self.slots.gate.changing():
+            for writer in self.writers if ids else ():
+                for group in map(set, writer.dependents(ids)):
+                    left = [edit for i, edit in writer.active.edits().items() if i in group and i not in ids]
+                    with writer.memory.rewriting(writer.active.rows_of(list(group))):
+                        writer.drop(list(group))
+                        self._rewrite(left)
+                writer.drop(ids)
+
+    def _rewrite(self, edits: Sequence[Edit], batch_size: int = 1) -> None:
+        """Write edits that were made before, in order, in the place of those of the same prompts."""
+        encoded = [(writer := self.writer_for(edit), writer.renderings(edit)) for edit in edits]
+        with self.frozen(), bar(None, len(encoded), "writing edits again") as advance:
+            for writer, batch in _batches(encoded, batch_size):
+                replaced = [writer.active.with_prompt_of(item.edit) for item, *_ in batch]
+                outcomes = self._learn(writer, batch, [old for old in replaced if old is not None])
+                written = zip([item.edit.id for items in batch for item in items], outcomes, strict=True)
+                for edit_id in {edit_id for edit_id, outcome in written if not outcome.took}:
+                    _log.warning("edit %s did not take when it was written again", edit_id)
+                advance(len(batch))
+
+
+def _batches(
+    encoded: Sequence[tuple[Writer, list[EncodedEdit]]], size: int
+) -> Iterator[tuple[Writer, list[list[EncodedEdit]]]]:
+    """Edits in order, at most `size` together, those with a picture and those without apart; one by one where they
+    share weights: what is forgotten is replayed so, and has to come out the same."""
+    for _, group in itertools.groupby(encoded, key=lambda pair: pair[1][0].edit.image is None):
+        writers, alike = zip(*group, strict=True)
+        most = 1 if writers[0].memory.replays else size
+        for start in range(0, len(alike), most):
+            yield writers[0], list(alike[start : start + most])

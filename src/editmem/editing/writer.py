@@ -1,0 +1,265 @@
+"""Write edits into a memory: encode them, calibrate it, have them learned, and say what came of each."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from editmem.editing.calibration import SHOWN, calibration
+from editmem.editing.encoder import Encoder
+from editmem.editing.endings import AHEAD, Endings
+from editmem.editing.optimise import Batch, Outcome, Runner, batch_of, collate, vision_of, write
+from editmem.editing.progress import Progress
+from editmem.edits.active import ActiveEdits
+from editmem.edits.edit import Edit, EditRecord, EncodedEdit
+from editmem.errors import HostError, InvalidEditError
+from editmem.hosts.forward import Context
+from editmem.hosts.gate import Gate
+from editmem.hosts.modes import lasting
+from editmem.hosts.structure import Host, SiteInfo
+from editmem.memory import Calibration, Draft, Kept, Match, Memory, Prompts
+from editmem.methods.memeic.evidence import Evidence
+from editmem.methods.memeic.memory import MemeicMemory, MemeicSpec
+from editmem.methods.memeic.reading import Reader
+from editmem.storage.snapshots import Restore, attributes
+from editmem.text.vocabulary import Vocabulary
+
+PREFIXES = ("I", "You", "Because", "Yes", "Q: ")
+PREFIX_LENGTHS = (5, 10)
+
+
+class Writer:
+    """Puts edits on one memory of a host. Their history is not its business.
+
+    Args:
+        host: the host.
+        site: the memory's (lowest) site.
+        memory: the memory.
+        context, gate: of the slots on the host.
+        tokenizer: tokenizer or processor; None for the one that is saved where the model came from.
+
+    Attributes:
+        active: which rows of the memory are whose.
+        reader: looks prompts up before the host reads them; None for memories that find edits in a forward pass.
+    """
+
+    def __init__(
+        self, host: Host, site: SiteInfo, memory: Memory, context: Context, gate: Gate, tokenizer: Any
+    ) -> None:
+        self.host, self.site, self.memory, self.context, self.gate = host, site, memory, context, gate
+        self.active = ActiveEdits()
+        self._given_tokenizer = tokenizer
+        self._encoder: Encoder | None = None
+        self._heard: tuple[tuple[int, int], Vocabulary] | None = None
+        self.reader: Reader | None = None
+        memory.read_back(self._text)
+        if isinstance(memory, MemeicMemory):
+            self.reader = Reader(self.runner(), memory, self._evidence, self._edit_of, self._pad_token)
+            memory.external.question_of = self._question
+
+    def _evidence(self) -> Evidence:
+        spec = cast(MemeicSpec, self.memory.spec)
+        return Evidence(self.encode, self.host.image_token, spec.evidence or "plain")
+
+    def _question(self, ids: Sequence[int]) -> str:
+        return self._evidence().question(ids)
+
+    def _text(self, ids: Sequence[int]) -> str:
+        return str(self.encode.tokenizer.decode([i for i in ids if i >= 0], skip_special_tokens=True))
+
+    def _edit_of(self, row: int) -> Edit:
+        return cast(Edit, self.active.get(self.active.rows[row]))
+
+    def _pad_token(self) -> int:
+        return self.pad
+
+    @property
+    def encode(self) -> Encoder:
+        if self._encoder is None:
+            tokenizer = self._given_tokenizer
+            if tokenizer is None:
+                from transformers import AutoTokenizer
+
+                name = self.host.model.name_or_path
+                try:
+                    tokenizer = AutoTokenizer.from_pretrained(name)
+                except (OSError, ValueError) as error:
+                    raise HostError(
+                        f"no tokenizer: none was given, and none is found where the model came from ({name!r}). "
+                        "Use editmem.wrap(model, spec, tokenizer=tokenizer)"
+                    ) from error
+            self._encoder = Encoder(tokenizer, self.host.max_length)
+        return self._encoder
+
+    def _vocabulary(self) -> Vocabulary:
+        """That of the tokenizer; made anew, also for the memory, where tokens were added."""
+        tokenizer = self.encode.tokenizer
+        sizes = len(tokenizer), self.host.vocabulary
+        if self._heard is None or self._heard[0] != sizes:
+            self._heard = sizes, Vocabulary(tokenizer, self.host.vocabulary, self.host.device)
+            if self.memory.calibrated:
+                self.memory.hear(self._heard[1])
+        return self._heard[1]
+
+    @functools.cached_property
+    def _endings(self) -> Endings:
+        tokenizer, config = self.encode.tokenizer, getattr(self.host.model, "generation_config", None)
+        own = getattr(config, "eos_token_id", None)
+        stops: list[Any] = [tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])]
+        stops = list(dict.fromkeys(int(stop) for stop in stops if stop is not None))
+        return Endings(tokenizer, stops, self.host.max_length)
+
+    def takes(self, edit: Edit) -> bool:
+        """Whether the memory holds edits of this kind."""
+        return edit.image is None or self.memory.pictured
+
+    def renderings(self, edit: Edit) -> list[EncodedEdit]:
+        spec = self.memory.spec
+        if not self.takes(edit):
+            raise InvalidEditError(f"edit {edit.id}: {spec.method!r} edits text only; wrap the model with 'memeic'")
+        contexts = getattr(spec, "contexts", 0)
+        prefixes = self._prefixes[:contexts] if contexts else []
+        renderings = getattr(spec, "renderings", False)
+        items = self.encode.renderings(edit, prefixes) if renderings else [self.encode.edit(edit, prefixes)]
+        return items if self.reader is None else [self.reader.with_evidence(item) for item in items]
+
+    @functools.cached_property
+    def _prefixes(self) -> list[str]:
+        """Text to put in front of prompts, as the bare host goes on from `PREFIXES`."""
+        with self.host.frozen():
+            starts = [(i, self.encode.prompt(start), [0]) for i, start in enumerate(PREFIXES)]
+            batch = collate(starts, self.pad, self.host.device)
+            said = self.runner().greedy(batch, max(PREFIX_LENGTHS), self.pad, bare=True)
+        decode = self.encode.decode
+        return [
+            f"{start} {decode(tokens[:length]).strip()}."
+            for length in PREFIX_LENGTHS
+            for start, tokens in zip(PREFIXES, said, strict=True)
+        ]
+
+    def check_pictures(self, edits: Sequence[Edit]) -> None:
+        blind = not self.memory.sees if self.memory.reads else self.host.image_token is None
+        for edit in edits:
+            if edit.image is not None and blind:
+                raise InvalidEditError(
+                    f"edit {edit.id}: {type(self.host.model).__name__} has no trace of pictures among the tokens of "
+                    "its prompts, so that visual edits cannot be found; edit what it says in words"
+                )
+
+    def runner(self) -> Runner:
+        return Runner(self.host, self.site, self.context)
+
+    @property
+    def pad(self) -> int:
+        tokenizer = self.encode.tokenizer
+        candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+        return next(int(token) for token in candidates if token is not None)
+
+    @lasting
+    def calibrate(self, progress: Progress = None) -> None:
+        if not self.memory.calibrated:
+            pictured = self.memory.reads and self.host.image_token is not None
+            vocabulary = self._vocabulary()
+            if not self.memory.reads_examples:
+                self.memory.calibrate(Calibration([], [], 0, vocabulary))
+                return
+            with self.host.frozen():
+                self.memory.calibrate(calibration(self.encode, self.read, vocabulary, pictured, progress))
+
+    def read(self, prompts: Sequence[Sequence[int]], vision: Sequence[Mapping[str, Any]] = ()) -> Prompts:
+        """What the memory's site sees of prompts, as token ids, with what the host takes to see their pictures."""
+        return self.runner().probe(self.batch(prompts, vision))[1]
+
+    def batch(self, prompts: Sequence[Sequence[int]], vision: Sequence[Mapping[str, Any]]) -> Batch:
+        batch = collate([(i, ids, [0]) for i, ids in enumerate(prompts)], self.pad, self.host.device)
+        seen = [(part, len(ids), len(ids)) for part, ids in zip(vision, prompts, strict=bool(vision))]
+        return dataclasses.replace(batch, vision=vision_of(seen, batch)) if seen else batch
+
+    @lasting
+    def learn(self, batch: Sequence[EncodedEdit], replaced: Sequence[str] = ()) -> list[Outcome]:
+        """Learn edits, and put them into the memory in the place of those with the ids `replaced`, at one moment."""
+
+        def commit(edits: Sequence[EncodedEdit], draft: Draft, prompts: Prompts) -> list[Kept]:
+            with self.gate.changing():
+                self.drop(replaced)
+                kept = self.memory.commit(edits, draft, prompts)
+                for item in batch:
+                    self.active.add(item.edit)
+                self.memory.look_again(views)
+            return kept
+
+        self._vocabulary()
+        views = self._views([item.edit for item in batch]) if self.memory.reads else []
+        return write(self.runner(), self.memory, batch, self.pad, self._endings, commit)
+
+    def snapshot(self) -> Restore:
+        """What puts the memory, and what is known of its rows, back into their present state."""
+        restores = self.memory.snapshot(), attributes(self.active)
+
+        def undo() -> None:
+            for restore in restores:
+                restore()
+
+        return undo
+
+    def _views(self, edits: Sequence[Edit]) -> list[Prompts]:
+        """Of each edit with a picture, what the memory's site sees of several views of that."""
+        read: dict[str, Prompts] = {}
+        for edit in edits:
+            if edit.image is not None and str(edit.id) not in read:
+                seen = [self.encode.seen(SHOWN, view) for view in edit.image.views()]
+                read[str(edit.id)] = self.read([ids for ids, _ in seen], [vision for _, vision in seen])
+        return [read[str(edit.id)] for edit in edits if edit.image is not None]
+
+    def dependents(self, ids: Sequence[str]) -> list[list[str]]:
+        """Edits that share weights with these: groups that are written anew together, in order of writing."""
+        rows = self.active.rows_of(ids)
+        groups = self.memory.dependents(rows) if rows else []
+        return [list(dict.fromkeys(self.active.rows[row] for row in rows)) for rows in groups]
+
+    @lasting
+    def drop(self, ids: Sequence[str]) -> None:
+        """Erase those of these edits that the memory holds."""
+        if rows := self.active.rows_of(ids):
+            with self.gate.changing():
+                self.memory.erase(rows)
+                self.memory.moved()
+                self.active.drop(ids)
+
+    @lasting
+    def rekey(self, edit: Edit) -> None:
+        """Have an active edit go by other `phrasings` and `unlike`."""
+        self.memory.rekey(self.active.rows_of([str(edit.id)]), self.renderings(edit))
+        self.memory.moved()
+        self.active.renew(edit)
+
+    def record(self, item: EncodedEdit, before: str, outcome: Outcome, others: Sequence[Outcome]) -> EditRecord:
+        others_like_it = [match for match in outcome.kept.alike if self.active.rows[match.row] != item.edit.id]
+        notes = [self._alike(match) for match in others_like_it]
+        if not all(other.took for other in others):
+            notes.append("did not take in another rendering (plain text, chat, no white space behind) than the given")
+        after = self.encode.decode(item.target).strip()
+        if outcome.runs_on:
+            after = self.say([dataclasses.replace(item, target=(*item.target, *[self.pad] * AHEAD))])[0]
+            notes.append(
+                f"did not take: the model goes on after the answer, to {after!r}; give the answer with its end"
+            )
+        elif not outcome.took:
+            after = self.say([item])[0]
+            notes.append(f"did not take: the model answers {after!r}; raise `steps` or choose another layer")
+        numbers = (outcome.loss_before, outcome.loss_after, before, after, outcome.steps, outcome.seconds)
+        return EditRecord(item.edit, outcome.took, *numbers, tuple(notes), outcome.kept.false_match_rate)
+
+    def _alike(self, match: Match) -> str:
+        return (
+            f"its prompt also matches edit {self.active.rows[match.row]} (score {match.score:.3f}, threshold "
+            f"{match.threshold:.3f}): a question between the two gets the answer of the nearer one"
+        )
+
+    def say(self, edits: Sequence[EncodedEdit]) -> list[str]:
+        """What greedy decoding answers now, at most as many tokens as the targets have."""
+        bare = [dataclasses.replace(edit, target=(self.pad,), contexts=()) for edit in edits]
+        lengths = [len(edit.target) for edit in edits]
+        said = self.runner().greedy(batch_of(bare, [], self.pad, self.host.device), max(lengths), self.pad)
+        decode = self.encode.decode
+        return [decode(answer[:length]).strip() for answer, length in zip(said, lengths, strict=True)]

@@ -1,0 +1,53 @@
+"""What `Editor.explain` answers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from editmem.edits.edit import EditRecord
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An edit that a prompt was compared with.
+
+    Attributes:
+        record: the edit.
+        score, threshold: how well it fits, and from where on it acts.
+        parts: what the score is made of, where it has parts.
+    """
+
+    record: EditRecord
+    score: float
+    threshold: float
+    parts: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Which edit acts on a prompt, and why.
+
+    Attributes:
+        prompt: the text as the model reads it.
+        edit: the record of the edit that acts; None if the host answers as it always did.
+        candidates: the nearest edits, best first; where a picture was recognised, first those found by what it shows.
+        recognised: the edit of the prompt's picture, whether or not it is what is asked.
+    """
+
+    prompt: str
+    edit: EditRecord | None
+    candidates: tuple[Candidate, ...]
+    recognised: EditRecord | None = None
+
+    def __str__(self) -> str:
+        lines = [f"{self.prompt!r}: " + (f"edit {self.edit.id} acts" if self.edit else "no edit acts")]
+        if self.recognised is not None:
+            lines.append(f"  the picture is that of edit {self.recognised.id}: {self.recognised.edit.target!r}")
+        for candidate in self.candidates:
+            parts = "".join(f", {name} {value:.3f}" for name, value in candidate.parts.items())
+            rate = candidate.record.false_match_rate
+            parts += "" if rate is None else f", other questions matched {rate:.1%}"
+            lines.append(
+                f"  {candidate.score:.3f} (threshold {candidate.threshold:.3f}{parts})  {candidate.record.id}  "
+                f"{candidate.record.edit.prompt!r} -> {candidate.record.edit.target!r}"
+            )
+        return "\n".join(lines)

@@ -1,0 +1,279 @@
+"""The append-only history of a memory: what was edited, superseded, forgotten and undone, in order."""
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from editmem.edits.edit import EditRecord
+from editmem.errors import LedgerError
+
+RECORDED = ("edited", "confirmed", "rejected")
+KINDS = (*RECORDED, "superseded", "forgotten", "undone")
+TABLE = "CREATE TABLE IF NOT EXISTS events (number INTEGER PRIMARY KEY, event TEXT NOT NULL)"
+
+
+@dataclass(frozen=True)
+class Event:
+    """One entry of the history.
+
+    Attributes:
+        number: 0 for the first event.
+        kind: "edited"; "superseded" (by a later edit of the same prompt); "confirmed" and "rejected" (a question that
+            the edit is for, or not for); "forgotten"; "undone".
+        ids: the edits that it concerns. Of "undone": the edits that became active or inactive by it.
+        time: seconds since 1970, UTC.
+        record: of "edited", what came of it; of "confirmed" and "rejected", the edit as it is from then on.
+        undoes: of "undone", the numbers of the events that it took back.
+    """
+
+    number: int
+    kind: str
+    ids: tuple[str, ...]
+    time: float
+    record: EditRecord | None = None
+    undoes: tuple[int, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        data: dict[str, Any] = {"number": self.number, "kind": self.kind, "ids": list(self.ids), "time": self.time}
+        if self.record is not None:
+            data["record"] = self.record.to_dict()
+        if self.undoes:
+            data["undoes"] = list(self.undoes)
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Event":
+        """The inverse of `to_dict`.
+
+        Raises:
+            ValueError, KeyError, TypeError: if it is not an event.
+        """
+        if data["kind"] not in KINDS:
+            raise ValueError(f"unknown kind of event {data['kind']!r}")
+        record = EditRecord.from_dict(data["record"]) if "record" in data else None
+        undoes = tuple(data.get("undoes", ()))
+        return cls(int(data["number"]), data["kind"], tuple(data["ids"]), float(data["time"]), record, undoes)
+
+
+class Ledger:
+    """The history; in memory, and in an SQLite file if there is one: a file that holds a history is gone on with.
+
+    Args:
+        path: of the SQLite file, which is made where there is none; None to keep the history in memory only.
+
+    Raises:
+        LedgerError: if the file is damaged, or is not a ledger.
+    """
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        self._events: list[Event] = []
+        self._records: dict[str, EditRecord] = {}
+        self._file = None if path is None else _File(Path(path))
+        if self._file is not None:
+            self.take_over(self._file.read())
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def __iter__(self) -> Iterator[Event]:
+        return iter(tuple(self._events))
+
+    def __getitem__(self, number: int) -> Event:
+        return self._events[number]
+
+    def __deepcopy__(self, memo: dict) -> "Ledger":
+        copy = Ledger()
+        copy._events, copy._records = list(self._events), dict(self._records)
+        return copy
+
+    def append(
+        self, kind: str, ids: tuple[str, ...], record: EditRecord | None = None, undoes: tuple[int, ...] = ()
+    ) -> Event:
+        """Add an event; the file has it after `write`."""
+        event = Event(len(self), kind, ids, time.time(), record, undoes)
+        self.take_over([event])
+        return event
+
+    def take_over(self, events: Sequence[Event]) -> None:
+        """Add events that exist already, such as those of a saved memory."""
+        self._events += events
+        self._records |= {event.record.id: event.record for event in events if event.record is not None}
+        if any(event.kind == "undone" for event in events):  # what was superseded may be active again
+            self._records |= self.edits()
+
+    def join(self, events: Sequence[Event]) -> None:
+        """Take over the events of a saved memory, which may be older or newer than this ledger.
+
+        Raises:
+            LedgerError: if neither history is the beginning of the other.
+        """
+        for own, other in zip(self._events, events, strict=False):
+            if _line(own) != _line(other):
+                raise LedgerError(
+                    f"the ledger and the saved memory are of different histories: event {own.number} differs. Give the "
+                    "ledger that was used with this memory, or a new file"
+                )
+        self.take_over(events[len(self) :])
+
+    def write(self) -> None:
+        """Bring the file up to date, all of it or nothing.
+
+        Raises:
+            LedgerError: if that cannot be done, as where the disk is full.
+        """
+        if self._file is not None:
+            self._file.write(self._events)
+
+    def back_to(self, count: int) -> None:
+        """Only the first `count` events have happened."""
+        if len(self._events) > count:
+            del self._events[count:]
+            kept, self._events, self._records = self._events, [], {}
+            self.take_over(kept)
+        if self._file is not None:
+            self._file.cut(count)
+
+    def close(self) -> None:
+        """Let go of the file; the history stays in memory."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def edits(self, upto: int | None = None) -> dict[str, EditRecord]:
+        """What is active after the first `upto` events (all by default): records by id, in order of writing."""
+        taken_back: set[int] = set()
+        events = self._events[:upto]
+        for event in events:
+            taken_back.update(event.undoes)
+        active: dict[str, EditRecord] = {}
+        for event in events:
+            if event.number in taken_back or event.kind == "undone":
+                continue
+            for edit in event.ids:
+                active.pop(edit, None)
+            if event.record is not None:
+                active[event.record.id] = event.record
+        return active
+
+    def standing(self) -> list[Event]:
+        """Events that can still be undone, oldest first."""
+        taken_back = {number for event in self._events for number in event.undoes}
+        return [event for event in self._events if event.kind != "undone" and event.number not in taken_back]
+
+    def record(self, edit_id: str) -> EditRecord:
+        """Of an active edit its record; of another the latest."""
+        return self._records[edit_id]
+
+
+class _File:
+    """Events in an SQLite file.
+
+    Args:
+        path: of the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._count = 0  # of the events that it has
+        self._new: list[tuple[int, str]] = []  # what was written last
+        self._database = sqlite3.connect(":memory:")
+        try:
+            self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+            tables = self._tables()
+            if tables and "events" not in tables:
+                self._database.close()
+                raise LedgerError(
+                    f"{path} is no ledger: it is a database with the tables {sorted(tables)}; give another file"
+                )
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute(TABLE)
+        except sqlite3.Error as error:
+            self._database.close()
+            raise LedgerError(
+                f"{path} cannot be opened as a ledger: {error}. A ledger is an SQLite file that editmem.wrap(model, "
+                "ledger=path) has made; give that one, or the path of a new file"
+            ) from error
+
+    def _tables(self) -> set[str]:
+        return {row[0] for row in self._database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+    def read(self) -> list[Event]:
+        """All events in it."""
+        try:
+            if (found := self._database.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+                raise ValueError(found)
+            rows = self._database.execute("SELECT number, event FROM events ORDER BY number").fetchall()
+            events = [parse_event(text) for _, text in rows]
+            check_history(events)
+            if [number for number, _ in rows] != list(range(len(rows))):
+                raise ValueError("its rows are not numbered from 0 on")
+        except (sqlite3.Error, ValueError, KeyError, TypeError, AttributeError) as error:
+            self._database.close()
+            raise LedgerError(f"the ledger {self.path} is damaged: {error!r}; bring it back from a copy") from error
+        self._count = len(events)
+        return events
+
+    def write(self, events: Sequence[Event]) -> None:
+        """Have these events, of which it has the first already, in one transaction."""
+        new = events[self._count :]
+        if not new:
+            return
+        self._new = [(event.number, _line(event)) for event in new]
+        try:
+            self._database.execute("BEGIN IMMEDIATE")
+            self._database.executemany("INSERT INTO events VALUES (?, ?)", self._new)
+            self._database.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._roll_back()
+            taken = isinstance(error, sqlite3.IntegrityError)
+            reason = "another editor has written to it meanwhile; wrap the model anew" if taken else str(error)
+            raise LedgerError(f"the ledger {self.path} cannot be written: {reason}. Nothing was changed") from error
+        self._count = len(events)
+
+    def _roll_back(self) -> None:
+        self._new = []
+        if self._database.in_transaction:
+            self._database.execute("ROLLBACK")
+
+    def cut(self, count: int) -> None:
+        """Take back what `write` did, or was interrupted in, beyond the first `count` events."""
+        if self._database.in_transaction:
+            self._roll_back()
+        if written := [row for row in self._new if row[0] >= count]:
+            self._database.executemany("DELETE FROM events WHERE number = ? AND event = ?", written)
+        self._new, self._count = [], min(self._count, count)
+
+    def close(self) -> None:
+        self._database.close()
+
+
+def _line(event: Event) -> str:
+    return json.dumps(event.to_dict(), ensure_ascii=False)
+
+
+def parse_event(line: str) -> Event:
+    """An event from one line of JSON."""
+    return Event.from_dict(json.loads(line))
+
+
+def check_history(events: Sequence[Event]) -> None:
+    """Refuse events that are no history.
+
+    Raises:
+        ValueError: naming the first event that does not fit.
+    """
+    for number, event in enumerate(events):
+        if event.number != number:
+            raise ValueError(f"event {number} has the number {event.number}")
+        if (event.kind in RECORDED) != (event.record is not None):
+            raise ValueError(
+                f"event {number} is {event.kind!r}, and has {'no' if event.record is None else 'a'} record"
+            )
+        if event.record is not None and event.ids != (event.record.id,):
+            raise ValueError(f"event {number} is about {event.ids}, its record about {event.record.id!r}")
+        if any(not 0 <= undone < number for undone in event.undoes):
+            raise ValueError(f"event {number} takes back {event.undoes}, which have not happened before it")

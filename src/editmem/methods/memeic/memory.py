@@ -1,0 +1,413 @@
+"""MemEIC (arXiv 2510.25798): edits of pictures and of facts, found outside of the model and learned inside of it."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from editmem.checks import check_choices, check_ranges, check_tensors
+from editmem.edits.edit import EncodedEdit
+from editmem.errors import HostError, SpecError
+from editmem.hosts.forward import KEPT, Call, Mode
+from editmem.hosts.structure import Host, SiteInfo
+from editmem.memory import (
+    Calibration,
+    Draft,
+    Kept,
+    Match,
+    Memory,
+    Prompts,
+    Spec,
+)
+from editmem.methods.memeic.adapters import AdapterDraft, DualAdapters, add
+from editmem.methods.memeic.connector import KnowledgeConnector
+from editmem.methods.memeic.evidence import FORMS
+from editmem.methods.memeic.external import ENCODED, VISUAL, ExternalMemory, kind_of, under
+from editmem.methods.memeic.parts import NoDraft, Part
+from editmem.methods.memeic.pictures import PictureIndex, with_originals
+from editmem.routing.answers import Action, Reach, follow, last_action, proceed, reach_of, recorded, resumed
+from editmem.routing.name_router import NameRouter
+from editmem.routing.question_router import QuestionRouter
+from editmem.routing.sentence_encoder import SentenceEncoder
+from editmem.routing.text_questions import TextQuestions
+from editmem.storage.targets import Targets, rows_but
+from editmem.storage.vector_index import INDEXES
+from editmem.text.vocabulary import Vocabulary
+
+PARTS = {
+    "evidence": (
+        "index", "router", "text_encoder", "threshold", "false_match_rate", "picture_threshold", "picture_miss_rate",
+        "picture_false_match_rate", "question_false_match_rate",
+    ),
+    "storage": ("both", "start", "rank", "alpha", "rate", "decay", "steps", "margin", "seed"),
+    "connector": ("connector_rank", "connector_alpha"),
+}  # fmt: skip
+"""The settings that bring each part of MemEIC, and those that go with them."""
+ROUTERS = ("names", "questions")
+
+
+CALIBRATED_RATE = 0.09
+"""The share of look-alikes that may match, where the threshold is calibrated and the user gives none."""
+
+
+@dataclass(frozen=True)
+class MemeicSpec(Spec):
+    """MemEIC: external memory, dual adapters and knowledge connector, together or in part.
+
+    Attributes:
+        evidence: how what was found is put into the prompt: "plain" (question and answer in front), "paper" (under
+            the headings of MemEIC's released prompt), or None for not at all.
+        storage: "per-edit": each edit has adapters of its own; forgetting is exact. "shared": one visual and one
+            textual adapter for all, as in the paper; forgetting learns the others again. None: no adapters.
+        connector: whether query and key projections are adapted where both modalities are in play. It acts once it
+            has been trained (`editmem.connecting`).
+        both: which adapters act where both modalities are in play: that of the edit that answers, "textual", or "all"
+            (paper).
+        start: the share of the blocks below all adapters; 0.0 for adapters in every block (paper).
+        rank, alpha: of the adapters (paper: 8, 32, for all edits together).
+        rate, decay, steps, margin: of Adam; an edit is learned when each target token beats all others together by
+            `margin` nats (paper: 1e-4, 0.01, always 10 steps).
+        connector_rank, connector_alpha: of the connector (paper: 8, 16).
+        index: what holds the pictures' vectors: "exact", "faiss" or "qdrant"; see `indexes.INDEXES`.
+        router: how a prompt finds a textual edit: by "names" or "questions", as in `MemoirSpec`.
+        text_encoder: a text encoder of `transformers`, as a folder or a Hub name, to compare textual edits and prompts
+            by; None for the host's own states ("names") or the built-in encoder ("questions").
+        threshold: the score from which a textual edit acts; None to calibrate it.
+        false_match_rate: as in `MemoirSpec`; None for 0.03 ("questions") or 0.09.
+        picture_threshold: the cosine from which a picture is that of an edit; None to calibrate it.
+        picture_miss_rate: share of views of the same built-in picture that may be missed, for the calibration.
+        picture_false_match_rate: share of the edits' own pictures that may pass for that of another edit: the threshold
+            rises as edits crowd.
+        question_false_match_rate: share of other questions about a built-in picture that may pass for an edit's own.
+        renderings: as in `MemoirSpec`.
+        seed: of A of the adapters.
+    """
+
+    method: ClassVar[str] = "memeic"
+
+    evidence: str | None = "plain"
+    storage: str | None = "per-edit"
+    connector: bool = False
+    both: str = "textual"
+    start: float = 0.5
+    rank: int = 2
+    alpha: float = 8.0
+    rate: float = 1e-2
+    decay: float = 0.0
+    steps: int = 60
+    margin: float = 4.0
+    connector_rank: int = 8
+    connector_alpha: float = 16.0
+    index: str = "exact"
+    router: str = "questions"
+    text_encoder: str | None = None
+    threshold: float | None = None
+    false_match_rate: float | None = None
+    picture_threshold: float | None = None
+    picture_miss_rate: float = 0.05
+    picture_false_match_rate: float = 0.02
+    question_false_match_rate: float = 0.005
+    renderings: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_choices(self, evidence=(*FORMS, None), storage=("per-edit", "shared", None), both=("textual", "all"))
+        check_choices(self, index=tuple(INDEXES), router=ROUTERS)
+        check_ranges(self, rank=(1, 4096), connector_rank=(1, 4096), rate=(0.0, 10.0), margin=(0.0, 100.0))
+        check_ranges(self, start=(0.0, 1.0), decay=(0.0, 1.0), threshold=(-1.0, 1.0), picture_threshold=(-1.0, 1.0))
+        rates = [field.name for field in dataclasses.fields(self) if field.name.endswith("_rate")]
+        check_ranges(self, steps=(0, 10_000), **dict.fromkeys(rates, (0.0, 1.0)))
+
+    @classmethod
+    def paper(cls) -> "MemeicSpec":
+        """The settings of the paper, as far as they are known; thresholds stay calibrated."""
+        return cls(
+            evidence="paper", storage="shared", both="all", start=0.0, rank=8, alpha=32.0, rate=1e-4, decay=0.01,
+            steps=10, margin=100.0,
+        )  # fmt: skip
+
+    def joined(self, other: Spec) -> Spec | None:
+        if not isinstance(other, MemeicSpec):
+            return None
+        taken = dataclasses.asdict(self)
+        for part, settings in PARTS.items():
+            if getattr(self, part) and getattr(other, part):
+                raise SpecError(f"{self.method!r} and {other.method!r} both bring {part}; give it once")
+            if getattr(other, part):
+                taken |= {name: getattr(other, name) for name in (part, *settings)}
+        return MemeicSpec(**taken)
+
+    def build_on(self, host: Host, dtype: torch.dtype) -> tuple[SiteInfo, "MemeicMemory"]:
+        if self.evidence is None and self.storage is None:
+            raise SpecError(f"{self.method!r}: evidence=None and storage=None leave nothing for an edit to act with")
+        if host.enclosed:
+            raise HostError(
+                f"the {type(host.model).__name__} in this model is called with embeddings, so that its prompts cannot "
+                "be looked up; 'memoir' edits it in words"
+            )
+        read = host.site(self.layer, self.module)
+        sites: list[SiteInfo] = []
+        if self.storage is not None:
+            first = min(round(self.start * len(host.blocks)), read.block, len(host.blocks) - 1)
+            sites = [site for site in host.feed_forward_linears() if site.block >= first]
+        attention = host.query_key_linears() if self.connector else []
+        memory = MemeicMemory(self, host, read, sites, attention, dtype).to(host.device)
+        return (sites[0] if sites else read), memory
+
+
+@dataclass(frozen=True)
+class ExternalSpec(MemeicSpec):
+    """The external memory alone: evidence in the prompt, and nothing learned."""
+
+    method: ClassVar[str] = "external"
+
+    storage: str | None = None
+    steps: int = 0
+
+
+@dataclass(frozen=True)
+class DualAdaptersSpec(MemeicSpec):
+    """The adapters alone: no evidence in the prompt."""
+
+    method: ClassVar[str] = "dual-adapters"
+
+    evidence: str | None = None
+
+
+@dataclass(frozen=True)
+class ConnectorSpec(MemeicSpec):
+    """The connector alone, to be joined with other parts: `["dual-adapters", "connector"]`."""
+
+    method: ClassVar[str] = "connector"
+
+    evidence: str | None = None
+    storage: str | None = None
+    connector: bool = True
+
+
+class MemeicMemory(Memory):
+    """Edits of both modalities, one row each, and what they need at their sites.
+
+    Prompts are looked up before the host reads them (`reading.Reader`); a forward pass gets the outcome in its carry.
+
+    Args:
+        spec: the settings.
+        host: the host.
+        read: the site of the block whose input prompts are compared by.
+        sites: linear maps with adapters.
+        attention: linear maps with the connector.
+        dtype: of the host.
+    """
+
+    pictured = reads = True
+
+    def __init__(
+        self,
+        spec: MemeicSpec,
+        host: Host,
+        read: SiteInfo,
+        sites: Sequence[SiteInfo],
+        attention: Sequence[SiteInfo],
+        dtype: torch.dtype,
+    ) -> None:
+        super().__init__()
+        self.spec: MemeicSpec = spec
+        self.replays = spec.storage == "shared"
+        self.first_block, self.read_block = f"{host.blocks_path}.0", read.block_path
+        pictures = None
+        if host.image_token is not None:
+            pictures = PictureIndex(
+                self.first_block, read.block_path, host.eye, host.image_token, host.hidden_size, spec.index,
+                spec.picture_threshold, spec.picture_miss_rate, spec.picture_false_match_rate,
+                spec.question_false_match_rate,
+            )  # fmt: skip
+        encoder = None if spec.text_encoder is None else SentenceEncoder(spec.text_encoder, host.device, "text_encoder")
+        rate = CALIBRATED_RATE if spec.false_match_rate is None else spec.false_match_rate
+        router: NameRouter | QuestionRouter
+        if spec.router == "names":
+            compared = (read.block_path, host.hidden_size) if encoder is None else (ENCODED, encoder.width)
+            router = NameRouter(*compared, spec.threshold, rate)
+        else:
+            asking = None if encoder is None else TextQuestions(encoder, rate)
+            router, encoder = QuestionRouter(spec.threshold, spec.false_match_rate, asking), None
+        self.external = ExternalMemory(router, pictures, encoder)
+        self.targets = Targets()
+        self.adapters: DualAdapters | None = None
+        if spec.storage is not None:
+            self.adapters = DualAdapters(sites, spec.rank, spec.alpha, not self.replays, dtype, spec.seed)
+        self.connector: KnowledgeConnector | None = None
+        if spec.connector:
+            self.connector = KnowledgeConnector(attention, spec.connector_rank, spec.connector_alpha, spec.seed)
+
+    @property
+    def sees(self) -> bool:
+        return (pictures := self.external.pictures) is not None and pictures.sees
+
+    def calibrate(self, neutral: Calibration) -> None:
+        self.external.calibrate(neutral)
+        self.calibrated = True
+
+    @property
+    def reads_examples(self) -> bool:
+        return self.external.router.reads_examples or self.external.pictures is not None
+
+    @property
+    def rekeys(self) -> bool:
+        return self.external.router.rekeys
+
+    def rekey(self, rows: Sequence[int], edits: Sequence[EncodedEdit]) -> None:
+        self.external.rekey(rows, edits)
+
+    def read_back(self, text_of: Callable[[Sequence[int]], str]) -> None:
+        self.external.router.read_back(text_of)
+
+    def hear(self, vocabulary: Vocabulary) -> None:
+        self.external.router.hear(vocabulary)
+
+    def hosted(self) -> Sequence[Tensor]:
+        return [] if self.adapters is None else self.adapters.hosted()
+
+    # Where it sits
+
+    def places(self, path: str) -> dict[str, Any]:
+        adapted = [] if self.adapters is None else self.adapters.maps
+        connected = [] if self.connector is None else self.connector.maps
+        places = {path: Part(self)}
+        places |= {low_rank.path: Part(self, self.adapt, i, [low_rank]) for i, low_rank in enumerate(adapted)}
+        places |= {weights.path: Part(self, self.connect, i, [weights]) for i, weights in enumerate(connected)}
+        places[path].moves += [self.external, self.targets]
+        return places
+
+    def blocks(self, block_path: str) -> Sequence[str]:
+        return list(dict.fromkeys([self.first_block, self.read_block]))
+
+    def eyes(self) -> Sequence[str]:
+        pictures = self.external.pictures
+        return [] if pictures is None or pictures.eye is None else [pictures.eye]
+
+    # Acting
+
+    def forward(self, x: Tensor, out: Tensor, call: Call) -> Tensor:
+        return out  # its parts act
+
+    def action(self, call: Call) -> Action | None:
+        """What acts on which token, worked out at the first of the memory's sites; None where nothing does."""
+        if self.key not in call.acted:
+            call.acted[self.key] = self._action(call)
+        return call.acted[self.key]
+
+    def _action(self, call: Call) -> Action | None:
+        state = call.carry.get(self.key)
+        if state is None or "acting" not in state or call.mode is Mode.SCAN:
+            call.carry.pop(self.key, None)
+            return None
+        call = call.on(self.targets.lengths.data.device)
+        state = self.current({name: tensor.to(call.real.device) for name, tensor in state.items()})
+        tokens, lengths = self.targets.tokens.data, self.targets.lengths.data
+        reach = reach_of(tokens, lengths)
+        if KEPT in state:
+            state = _in_step(state, call, reach, tokens.shape[1])
+        if call.mode is Mode.BOUNDARY:
+            action = follow(call, state["acting"], reach)
+            if call.decides:
+                state |= recorded(call, state["acting"], {})
+        else:
+            action = proceed(call, state, tokens, lengths)
+        call.carry[self.key] = self.stamped({**state, **last_action(action, call)})
+        return action
+
+    def adapt(self, number: int, x: Tensor, out: Tensor, call: Call) -> Tensor:
+        """Apply the adapters at map `number` to the rows that edits act on."""
+        assert self.adapters is not None
+        action = self.action(call)
+        if action is None or (action.active.device.type == "cpu" and not bool(action.active.any())):
+            return out
+        state, weights, scale = call.carry[self.key], self.adapters.maps[number].weights, self.adapters.scale
+        if self.spec.both == "textual":
+            return add(x, out, weights, self._adapter(state["acting"]), action.active, scale)
+        for name in ("visual", "textual"):
+            active = action.active & (state[name] >= 0)[:, None]
+            out = add(x, out, weights, self._adapter(state[name]), active, scale)
+        return out
+
+    def _adapter(self, rows: Tensor) -> Tensor:
+        rows = rows.clamp(min=0)
+        return rows if self.adapters is not None and self.adapters.per_edit else 1 - self.external.kinds.data[rows]
+
+    def connect(self, number: int, x: Tensor, out: Tensor, call: Call) -> Tensor:
+        """Apply the connector at projection `number` to rows with both modalities."""
+        assert self.connector is not None
+        self.action(call)
+        state = call.carry.get(self.key)
+        if state is None or not self.connector.trained:
+            return out
+        both = (state["visual"] >= 0) & (state["textual"] >= 0)
+        return self.connector.add(number, x, out, both)
+
+    # Writing
+
+    def draft(self, edits: Sequence[EncodedEdit], prompts: Prompts, owner: Tensor) -> Draft:
+        if self.adapters is None:
+            return NoDraft()
+        lengths = self.targets.count(edits)[owner]
+        return self.adapters.draft(kind_of(edits) == VISUAL, owner, lengths, self.spec.rate, self.spec.decay)
+
+    def commit(self, edits: Sequence[EncodedEdit], draft: Draft, prompts: Prompts) -> list[Kept]:
+        if isinstance(draft, AdapterDraft) and self.adapters is not None:
+            self.adapters.commit(draft, kind_of(edits) == VISUAL)
+        self.targets.append(edits)
+        return self.external.append(prompts, edits)
+
+    def look_again(self, views: Sequence[Prompts]) -> None:
+        if views and self.external.pictures is not None:
+            self.external.pictures.look_again(views)
+
+    def dependents(self, rows: Sequence[int]) -> list[list[int]]:
+        return [list(range(len(self)))] if self.replays else []
+
+    def erase(self, rows: Sequence[int]) -> None:
+        kept = rows_but(rows, len(self), self.targets.lengths.data.device)
+        self.external.keep(kept)
+        if self.adapters is not None:
+            self.adapters.keep(kept)
+        self.targets.keep(kept)
+
+    def match(self, prompts: Prompts, top: int) -> list[list[Match]]:
+        return self.external.match(prompts, top)
+
+    # Keeping
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {"external": self.external, "adapters": self.adapters, "connector": self.connector}
+        return {name: part for name, part in parts.items() if part is not None}
+
+    def tensors(self) -> dict[str, Tensor]:
+        state = self.targets.state()
+        for part, module in self._parts().items():
+            state |= {f"{part}.{name}": tensor for name, tensor in module.state().items()}
+        return state
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        tensors = with_originals(tensors, "external.pictures.")
+        check_tensors(tensors, self.tensors())
+        if tensors["lengths"].shape != tensors["external.kinds"].shape:
+            raise ValueError("targets and what finds them differ in their number of edits")
+        self.targets.load(tensors)
+        for part, module in self._parts().items():
+            module.load(under(tensors, part))
+        self.calibrated = True
+
+
+def _in_step(state: dict[str, Tensor], call: Call, reach: Reach, window: int) -> dict[str, Tensor]:
+    """What was decided on a text, worked out anew where the end of it was taken away since."""
+    ends = state.get("ends")
+    gone = torch.ones_like(state[KEPT], dtype=torch.bool) if ends is None else ends[:, 0] >= state[KEPT]
+    found = {name: torch.where(gone, -1, state[name]) for name in ("acting", "visual", "textual")}
+    if call.before is None or ends is None:
+        none = torch.full_like(found["acting"], -1)
+        return {**found, "edit": none, "step": none}
+    history = {"ends": ends, "ended": found["acting"][:, None]}
+    return {**found, **history, **last_action(*resumed(call.before, history, reach, window))}

@@ -1,0 +1,380 @@
+"""WISE's side memory (arXiv 2405.14768): what edits add to the weight of one feed-forward block, in shards."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from editmem.checks import check_choices, check_ranges, check_tensors
+from editmem.edits.edit import EncodedEdit
+from editmem.errors import SpecError
+from editmem.hosts.forward import NO_TOKEN, Call, Mode
+from editmem.hosts.structure import SiteInfo
+from editmem.memory import (
+    Calibration,
+    Draft,
+    Kept,
+    Match,
+    Prompts,
+    Spec,
+)
+from editmem.methods.wise.descent import Descent, Margins
+from editmem.methods.wise.merging import MERGES
+from editmem.methods.wise.pilot import HIGHEST, pilot_threshold
+from editmem.methods.wise.prefixes import Prefixes, code_after, code_with
+from editmem.methods.wise.scope import ACTIVATIONS, ROUTINGS, Scope
+from editmem.methods.wise.shards import Shards
+from editmem.methods.wise.sides import Sides
+from editmem.methods.wise.solving import Solving, end_inputs
+from editmem.routing.answers import Action, Reach, last_action
+from editmem.routing.decision import ActingMemory
+from editmem.routing.question_router import QuestionRouter
+from editmem.storage.targets import Targets, rows_but
+from editmem.text.vocabulary import Vocabulary
+
+FEWEST, MOST = 32, 128
+"""Edits that the threshold is set by."""
+CALIBRATED_RATE = 0.1
+"""The share of look-alikes that may match, where the threshold is calibrated and the user gives none."""
+ROUNDING = 1e-3
+"""By how much the lowest score of a side's edits may come out lower in another batch or on another machine."""
+TRAININGS = ("solve", "sgd")
+QUESTIONS = "questions"
+INFERENCES = ("retrieve", "merge")
+
+
+@dataclass(frozen=True)
+class WiseSpec(Spec):
+    """WISE (arXiv 2405.14768).
+
+    Attributes:
+        inference: "retrieve" lets the shard with the highest score act (WISE-Retrieve); "merge" makes all full
+            shards one, beside the one that is being filled (WISE-Merge).
+        training: "solve" learns each edit's outputs and makes the shard by least squares; "sgd" is the paper's
+            masked gradient descent with margins, one edit after the other.
+        routing: "calibrated", "paper" or "easyedit", by what each side would add; see `Scope`. "questions": by names
+            and questions, as in `MemoirSpec`, to the side that the edit is in; not for pictures. "solve" needs
+            "calibrated" or "questions".
+        density: share of the weight in a shard's mask, ρ.
+        shard_edits: edits in a shard; None for what fits: density * D / 20.
+        group: full shards that are merged into one side ("retrieve").
+        merging: one of `merging.MERGES`.
+        keep: share of a shard that trimming or dropping leaves before merging.
+        threshold: the score, in units of a side's own edits, from which it acts; None to calibrate it ("calibrated").
+        false_match_rate: share that may match of built-in look-alikes, and of edits the sides of other edits, for
+            the calibration; None for 0.1, or with "questions" as in `MemoirSpec`.
+        act_ratio: factor on the lowest score of a side's edits ("paper", "easyedit"); the paper has 1.
+        activation: of the host's feed-forward block, for routing "easyedit".
+        strength: what an edit adds at least at its prompt's end, in units of the site's output norm ("solve").
+        ridge, apart: see `Solver` ("solve").
+        alpha, beta, gamma: margins ("sgd"), in units of the site's output norm, or absolute.
+        absolute: whether the margins are absolute.
+        replay: whether edits of other shards are kept from matching the one that is learned ("sgd"; appendix B.3).
+        margin, steps, renderings, contexts: as in `MemoirSpec`.
+        rate: step size. "solve": of Adam, as a share of the site's mean output magnitude. "sgd": of plain descent.
+        seed: of the masks.
+    """
+
+    method: ClassVar[str] = "wise"
+
+    inference: str = "retrieve"
+    training: str = "solve"
+    routing: str = "calibrated"
+    density: float = 0.5
+    shard_edits: int | None = None
+    group: int = 1
+    merging: str = "ties"
+    keep: float = 0.53
+    threshold: float | None = None
+    false_match_rate: float | None = None
+    act_ratio: float = 1.0
+    activation: str = "silu"
+    strength: float = 2.0
+    ridge: float = 3.0
+    apart: float = 0.03
+    alpha: float = 0.25
+    beta: float = 1.0
+    gamma: float = 0.5
+    absolute: bool = False
+    replay: bool = False
+    margin: float = 4.0
+    steps: int = 60
+    rate: float | None = None
+    renderings: bool = True
+    contexts: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_choices(
+            self,
+            inference=INFERENCES,
+            training=TRAININGS,
+            routing=(*ROUTINGS, QUESTIONS),
+            merging=MERGES,
+            activation=tuple(ACTIVATIONS),
+        )
+        if self.training == "solve" and self.routing not in ("calibrated", QUESTIONS):
+            raise SpecError(
+                f'training="solve" needs routing="calibrated" or "questions", got {self.routing!r}; or use '
+                'training="sgd"'
+            )
+        check_ranges(
+            self, density=(1e-6, 1.0), keep=(1e-6, 1.0), false_match_rate=(0.0, 1.0), act_ratio=(0.0, 10.0),
+            strength=(1e-3, 100.0), ridge=(1e-6, 1e6), apart=(0.0, 100.0), group=(1, 1000), margin=(0.0, 100.0),
+            steps=(1, 10_000), contexts=(0, 10),
+        )  # fmt: skip
+        if self.shard_edits is not None and self.shard_edits < 1:
+            raise SpecError(f"shard_edits must be at least 1, or None, got {self.shard_edits!r}")
+
+    @classmethod
+    def paper(cls, **changes: Any) -> "WiseSpec":
+        """The settings of the paper (table 10), as far as they carry over between models."""
+        settings = {
+            "inference": "merge", "training": "sgd", "routing": "paper", "density": 0.2, "shard_edits": 500,
+            "alpha": 5.0, "beta": 20.0, "gamma": 10.0, "absolute": True, "rate": 1.0, "steps": 70,
+            "renderings": False, "contexts": 10,
+        }  # fmt: skip
+        return cls(**{**settings, **changes})
+
+    @classmethod
+    def easyedit(cls, **changes: Any) -> "WiseSpec":
+        """The settings that the reference implementation ships for a 7B model, where they differ from the paper."""
+        settings = {"inference": "retrieve", "routing": "easyedit", "group": 2, "act_ratio": 0.88}
+        return cls.paper(**{**settings, **changes})
+
+    def build(self, site: SiteInfo, dtype: torch.dtype, device: torch.device) -> "SideMemory":
+        return SideMemory(self, site, dtype).to(device)
+
+
+class SideMemory(ActingMemory):
+    """Output `out + x ΔWᵀ`, with the ΔW of the side that a prompt is for.
+
+    A prompt is routed to a side, not to an edit: the side acts at the prompt's end, and on while the text is the
+    beginning of the target of any edit in it.
+
+    Args:
+        spec: the settings.
+        site: where it sits.
+        dtype: of the host.
+    """
+
+    spec: WiseSpec
+    pictured = True
+
+    def __init__(self, spec: WiseSpec, site: SiteInfo, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.spec = spec
+        self.replays = spec.training == "sgd"
+        self.rate = CALIBRATED_RATE if spec.false_match_rate is None else spec.false_match_rate
+        size = max(1, round(spec.density * site.in_features / 20)) if spec.shard_edits is None else spec.shard_edits
+        self.router = QuestionRouter(spec.threshold, spec.false_match_rate) if spec.routing == QUESTIONS else None
+        self.pictured = self.router is None
+        self.scope = Scope("calibrated" if self.router is not None else spec.routing, spec.activation)
+        self.prefixes = Prefixes()
+        shards = Shards(site.in_features, site.out_features, spec.density, spec.seed, dtype)
+        self.learned: Solving | Descent
+        if spec.training == "solve":
+            rate = 0.2 if spec.rate is None else spec.rate
+            self.learned = Solving(shards, size, rate, spec.strength, spec.ridge, spec.apart)
+        else:
+            margins, rate = Margins(spec.alpha, spec.beta, spec.gamma), 1.0 if spec.rate is None else spec.rate
+            self.learned = Descent(shards, size, rate, margins, spec.absolute, self.scope, spec.replay)
+        self.sides = Sides(spec.inference, spec.group, spec.merging, spec.keep)
+
+    @property
+    def targets(self) -> Targets:  # type: ignore[override]
+        return self.learned.targets
+
+    def hosted(self) -> Sequence[Tensor]:
+        return [self.sides.deltas, *self.learned.hosted()]
+
+    def calibrate(self, neutral: Calibration) -> None:
+        self.learned.calibrate(neutral)
+        if self.router is not None:
+            self.router.calibrate(neutral)
+        threshold = self.spec.threshold
+        if self.spec.routing != "calibrated":
+            threshold = 1.0
+        elif threshold is None:
+            threshold = pilot_threshold(neutral, self._pilot(neutral), self.rate)
+        self.scope.base = torch.full_like(self.scope.base, threshold)
+        self.scope.threshold = torch.full_like(self.scope.threshold, threshold)
+        self.calibrated = True
+
+    def _pilot(self, neutral: Calibration) -> Solving:
+        if isinstance(self.learned, Solving):
+            return self.learned
+        spec = self.spec
+        pilot = Solving(self.learned.shards, self.learned.size, 0.0, spec.strength, spec.ridge, spec.apart)
+        pilot.calibrate(neutral)
+        return pilot
+
+    # Acting
+
+    def forward(self, x: Tensor, out: Tensor, call: Call) -> Tensor:
+        if not len(self):
+            return out
+        action = self.act(x, out, call)
+        return out if action is None else self.sides.add(x, out, action)
+
+    def hear(self, vocabulary: Vocabulary) -> None:
+        if self.router is not None:
+            self.router.hear(vocabulary)
+
+    def decide(self, x: Tensor, out: Tensor, call: Call, carry: dict[str, Tensor]) -> Tensor:
+        if self.router is not None:
+            row = self.router.decide(x, call, carry)
+            side = self.sides.of_shards()[self.learned.shard.data[row.clamp(min=0)]]
+            return torch.where(row >= 0, side, -1)
+        return self.scope.decide(x, out, call, self.sides.deltas, carry)
+
+    def observe(self, x: Tensor, out: Tensor, call: Call, carry: dict[str, Tensor]) -> None:
+        if self.router is None:
+            self.scope.observe(x, out, call, self.sides.deltas, carry)
+
+    @property
+    def reach(self) -> Reach:
+        return self.prefixes.reach
+
+    def remember(self, action: Action, call: Call) -> dict[str, Tensor]:
+        last = last_action(action, call)
+        said = call.tail if call.mode is Mode.BOUNDARY else _said(call, last["step"], self.window)
+        assert said is not None
+        return {**last, "code": code_after(last["edit"], said, last["step"].clamp(min=0))}
+
+    def proceed(self, call: Call, state: dict[str, Tensor]) -> tuple[Action, dict[str, Tensor]]:
+        tokens = torch.full_like(call.real, NO_TOKEN, dtype=torch.long) if call.tokens is None else call.tokens
+        code = code_with(state["code"], tokens[:, 0])
+        acts = (torch.minimum(state["edit"], state["step"]) >= 0) & self.prefixes.known(code) & call.real[:, 0]
+        edit, step = torch.where(acts, state["edit"], -1), torch.where(acts, state["step"] + 1, -1)
+        action = Action(edit.clamp(min=0)[:, None], step.clamp(min=0)[:, None], acts[:, None])
+        return action, {"edit": edit, "step": step, "code": code}
+
+    # Writing
+
+    def draft(self, edits: Sequence[EncodedEdit], prompts: Prompts, owner: Tensor) -> Draft:
+        return self.learned.draft(edits, prompts, owner)
+
+    def commit(self, edits: Sequence[EncodedEdit], draft: Draft, prompts: Prompts) -> list[Kept]:
+        self._follow(self.learned.commit(edits, draft, prompts))
+        return [Kept() for _ in edits] if self.router is None else self.router.append(prompts, edits)
+
+    def dependents(self, rows: Sequence[int]) -> list[list[int]]:
+        if not self.replays:
+            return []
+        if self.spec.replay:  # every shard was kept away from the others' edits
+            return [list(range(len(self)))]
+        shards = sorted({int(self.learned.shard.used[row]) for row in rows})
+        return [self.learned.rows_of(shard).tolist() for shard in shards]
+
+    def rewriting(self, rows: Sequence[int]) -> AbstractContextManager[None]:
+        return nullcontext() if self.spec.replay else self.learned.rewriting(rows)
+
+    def erase(self, rows: Sequence[int]) -> None:
+        kept = rows_but(rows, len(self), self.learned.shard.data.device)
+        self._follow(self.learned.keep(kept))
+        if self.router is not None:
+            self.router.keep(kept)
+
+    @property
+    def rekeys(self) -> bool:
+        return self.router is not None
+
+    def rekey(self, rows: Sequence[int], edits: Sequence[EncodedEdit]) -> None:
+        assert self.router is not None
+        self.router.rekey(rows, edits)
+
+    def _follow(self, changed: set[int]) -> None:
+        """Make what follows from the shards and their edits anew."""
+        learned, before = self.learned, self.sides.groups
+        self.sides.follow(learned.shards, learned.full(), changed)
+        if self.sides.groups[: len(before)] != before:  # decisions are for sides
+            self.moved()
+        side = self.sides.of_shards()[learned.shard.used]
+        self.prefixes.fill(side, learned.targets.tokens.used)
+        self.scope.scales = (
+            torch.stack([self._scale(number, side == number) for number in range(len(self.sides))])
+            if len(self.sides)
+            else self.scope.scales[:0]
+        )
+
+        self.scope.threshold = self._threshold(side)
+
+    def _threshold(self, side: Tensor) -> Tensor:
+        """The calibrated one, and no less than what keeps edits from matching the sides of others."""
+        scope, spec = self.scope, self.spec
+        if spec.routing != "calibrated" or spec.threshold is not None or len(self.sides) < 2 or len(self) < FEWEST:
+            return scope.base.clone()
+        rows = torch.linspace(0, len(self) - 1, min(len(self), MOST), dtype=torch.float32, device=side.device).long()
+        ends = self.learned.ends()[rows]
+        scores = scope.of_tokens(ends, ends, self.sides.deltas) / scope.scales
+        others = scores.scatter(1, side[rows, None], 0).amax(1)
+        return torch.maximum(scope.base, others.quantile(1 - self.rate).clamp(max=HIGHEST))
+
+    def _scale(self, number: int, rows: Tensor) -> Tensor:
+        """What a side's own edits score; no prompt is for a side without any."""
+        if not rows.any():
+            return torch.full_like(self.scope.base, torch.inf)
+        if isinstance(self.learned, Descent) and self.scope.routing != "calibrated":
+            return self.learned.scores.used[rows].min() * self.spec.act_ratio * (1 - ROUNDING)
+        ends = self.learned.ends()[rows]
+        scores = self.scope.of_tokens(ends, ends, self.sides.deltas[number : number + 1])
+        return scores[:, 0].median().clamp(min=1e-12)
+
+    # Looking
+
+    def match(self, prompts: Prompts, top: int) -> list[list[Match]]:
+        """Every edit of a side has the side's score; they are ordered by how alike the prompts' ends are. With a router
+        each has its own."""
+        if not len(self):
+            return [[] for _ in prompts.x]
+        if self.router is not None:
+            return self.router.rank(prompts, top)
+        scores = self.scope.of_prompts(prompts.x, prompts.out, prompts.call, self.sides.deltas, {})[0][:, 0]
+        ends = nn.functional.normalize(self.learned.ends().float(), dim=1)
+        alike = end_inputs(prompts) @ ends.T
+        side = self.sides.of_shards()[self.learned.shard.used]
+        return [self._ranked(score, similarity, side, top) for score, similarity in zip(scores, alike, strict=True)]
+
+    def _ranked(self, scores: Tensor, alike: Tensor, side: Tensor, top: int) -> list[Match]:
+        threshold = float(self.scope.threshold)
+        found: list[Match] = []
+        for number in scores.argsort(descending=True).tolist():
+            rows = (side == number).nonzero().squeeze(1)
+            rows = rows[alike[rows].argsort(descending=True)][: top - len(found)]
+            for row, similarity in zip(rows.tolist(), alike[rows].tolist(), strict=True):
+                parts = {"similarity": similarity, "side": float(number)}
+                found.append(Match(row, float(scores[number]), threshold, parts))
+            if len(found) == top:
+                break
+        return found
+
+    # Keeping
+
+    def tensors(self) -> dict[str, Tensor]:
+        own = {**self.learned.state(), "threshold": self.scope.base}
+        router = {} if self.router is None else self.router.tensors()
+        return {**own, **{f"router.{name}": tensor for name, tensor in router.items()}}
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        check_tensors(tensors, self.tensors())
+        self.learned.load(tensors)
+        self.scope.base = tensors["threshold"].to(self.scope.base)
+        if self.router is not None:
+            prefix = "router."
+            own = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+            self.router.load_tensors(own)
+        self._follow(set(range(len(self.learned.shards))))
+        self.calibrated = True
+
+
+def _said(call: Call, step: Tensor, window: int) -> Tensor:
+    """Int64 `[B, W]`: the last `step` `[B]` real tokens of each row, and then anything."""
+    columns = torch.arange(call.real.shape[1], device=call.real.device)
+    last = torch.where(call.real, columns, 0).max(1, keepdim=True).values
+    places = last - step.clamp(min=0)[:, None] + 1 + torch.arange(window, device=columns.device)
+    tokens = torch.full_like(call.real, NO_TOKEN, dtype=torch.long) if call.tokens is None else call.tokens
+    return tokens.gather(1, places.clamp(min=0, max=len(columns) - 1))

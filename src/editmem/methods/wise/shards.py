@@ -1,0 +1,94 @@
+"""The shards of a side memory: what each adds to the weight, inside a random mask of its own."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from editmem.methods.wise.merging import merge
+
+
+class Shards(nn.Module):
+    """Deltas `[S, d, D]` of the site's weight, each inside a Bernoulli(density) mask (WISE, section 2.3.2).
+
+    Args:
+        in_features: D.
+        out_features: d.
+        density: share of the weight in each mask.
+        seed: of the masks.
+        dtype: of the deltas.
+    """
+
+    deltas: Tensor
+    bits: Tensor
+
+    def __init__(self, in_features: int, out_features: int, density: float, seed: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.shape, self.density, self.seed = (out_features, in_features), density, seed
+        self.register_buffer("deltas", torch.zeros((0, *self.shape), dtype=dtype))
+        self.register_buffer("bits", torch.zeros((0, -(-out_features * in_features // 8)), dtype=torch.uint8))
+
+    def __len__(self) -> int:
+        return self.deltas.shape[0]
+
+    def resize(self, count: int) -> None:
+        """Have this many shards; new ones are empty."""
+        while len(self.bits) < count:
+            self.bits = torch.cat([self.bits, _pack(self.draw(len(self.bits)))[None]])
+        self.bits = self.bits[:count]
+        grown = self.deltas.new_zeros((count, *self.shape))
+        grown[: len(self.deltas)] = self.deltas[:count]
+        self.deltas = grown
+
+    def draw(self, number: int) -> Tensor:
+        """The mask of a shard, bool `[d, D]`, the same whenever it is drawn."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
+        mask = torch.rand(self.shape, generator=generator, dtype=torch.float32) < self.density
+        return mask.to(self.bits.device)
+
+    def mask(self, number: int) -> Tensor:
+        """Bool `[d, D]`."""
+        return _unpack(self.bits[number]).flatten()[: self.shape[0] * self.shape[1]].view(self.shape)
+
+    def merged(self, group: Sequence[int], method: str, keep: float) -> Tensor:
+        """One delta `[d, D]` of several shards."""
+        if len(group) == 1:
+            return self.deltas[group[0]]
+        return merge(self.deltas[list(group)], method, keep, self.seed)
+
+    def state(self) -> dict[str, Tensor]:
+        """The masks, packed, and the values inside them."""
+        inside = [self.deltas[number][self.mask(number)] for number in range(len(self))]
+        return {"bits": self.bits.contiguous(), "values": torch.cat(inside) if inside else self.deltas.new_zeros(0)}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """The inverse of `state`.
+
+        Raises:
+            ValueError: if masks and values do not belong together.
+        """
+        bits, values = tensors["bits"].to(self.bits), tensors["values"].to(self.deltas)
+        if bits.shape[1] != self.bits.shape[1]:
+            raise ValueError(f"masks have {bits.shape[1]} bytes, expected {self.bits.shape[1]}")
+        self.bits = bits
+        masks = [self.mask(number) for number in range(len(bits))]
+        if sum(int(mask.sum()) for mask in masks) != values.shape[0]:
+            raise ValueError("the number of values is not that of the places in the masks")
+        self.deltas = values.new_zeros((len(bits), *self.shape))
+        start = 0
+        for delta, mask in zip(self.deltas, masks, strict=True):
+            count = int(mask.sum())
+            delta[mask] = values[start : start + count]
+            start += count
+
+
+def _pack(mask: Tensor) -> Tensor:
+    """Eight places in a byte, uint8."""
+    flat = mask.flatten()
+    places = nn.functional.pad(flat, (0, -len(flat) % 8)).view(-1, 8).to(torch.uint8)
+    return (places << torch.arange(8, dtype=torch.uint8, device=mask.device)).sum(1, dtype=torch.uint8)
+
+
+def _unpack(bits: Tensor) -> Tensor:
+    """The inverse, bool `[bytes, 8]`."""
+    return ((bits[:, None] >> torch.arange(8, dtype=torch.uint8, device=bits.device)) & 1).bool()

@@ -1,0 +1,1 @@
+"""What memories that add to the output of one module share."""

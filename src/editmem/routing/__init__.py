@@ -1,0 +1,1 @@
+"""Which edit a prompt asks for, and where in its answer the text is."""

@@ -1,0 +1,1 @@
+"""How state is kept: tables, answers, vectors, snapshots, and folders on disk."""

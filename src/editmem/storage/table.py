@@ -1,0 +1,74 @@
+"""Growing tables of per-edit state."""
+
+import torch
+from torch import Tensor, nn
+
+from editmem.storage.snapshots import Restorable, Restore, attributes
+
+
+class Rows(nn.Module, Restorable):
+    """A tensor that grows and shrinks by rows.
+
+    Its capacity doubles, so that its shape changes rarely and compiled forwards stay valid. Rows beyond
+    `count` hold `fill`, which every memory must read as "no edit".
+
+    Args:
+        shape: shape of one row.
+        dtype: of the tensor.
+        fill: what unused rows hold.
+    """
+
+    data: Tensor
+
+    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, fill: float = 0) -> None:
+        super().__init__()
+        self.register_buffer("data", torch.full((64, *shape), fill, dtype=dtype))
+        self.fill = fill
+        self.count = 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    @property
+    def used(self) -> Tensor:
+        """The rows in use, `[count, ...]`."""
+        return self.data[: self.count]
+
+    def _empty(self, capacity: int, shape: torch.Size) -> Tensor:
+        return torch.full((capacity, *shape), self.fill, dtype=self.data.dtype, device=self.data.device)
+
+    def append(self, rows: Tensor) -> None:
+        """Add rows `[n, ...]` at the end."""
+        needed = self.count + rows.shape[0]
+        if needed > self.data.shape[0]:
+            grown = self._empty(1 << (needed - 1).bit_length(), self.data.shape[1:])
+            grown[: self.count] = self.used
+            self.data = grown
+        self.data[self.count : needed] = rows.to(self.data)
+        self.count = needed
+
+    def put(self, row: int, values: Tensor | float) -> None:
+        """Hold other values in one row."""
+        data = self.data.clone()  # rows that are in use never change in place: see `snapshots`
+        data[row] = values
+        self.data = data
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop all rows but these (int64, ascending)."""
+        self.replace(self.used[rows.to(self.data.device)])
+
+    def replace(self, rows: Tensor) -> None:
+        """Hold exactly these rows; their shape may differ from before."""
+        capacity = max(64, 1 << max(0, rows.shape[0] - 1).bit_length())
+        self.data = self._empty(capacity, rows.shape[1:])
+        self.count = 0
+        self.append(rows)
+
+    def snapshot(self) -> Restore:
+        restore = attributes(self)
+
+        def undo() -> None:
+            restore()
+            self.data[self.count :] = self.fill
+
+        return undo

@@ -1,0 +1,1 @@
+"""What token ids say, as tables of numbers: words, names, turns, without decoding."""
