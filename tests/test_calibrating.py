@@ -69,7 +69,7 @@ def test_what_the_caller_says_goes(bars):
 
 def _all(prompts):
     call = prompts.call
-    parts = {"x": prompts.x, "out": prompts.out, "tail": call.tail, **call.residual}
+    parts = {"x": prompts.x, "out": prompts.out, "tail": call.tail, **call.noted}
     real = call.real
     return {name: part if part.shape[:2] != real.shape else part[real] for name, part in parts.items()} | {
         "tokens": call.tokens[real],

@@ -185,7 +185,7 @@ def one_decision_for_the_batch(self, x, out, call):
 
 
 def forgets_between_forwards(self, x, out, call):
-    call.carry.pop(self.key, None)
+    call.decisions.pop(self.key, None)
     return whole(self, x, out, call)
 
 
@@ -270,32 +270,6 @@ def test_compiling_before_and_after_wrapping(first, tokenizer):
         model.forward = torch.compile(model.forward, backend="eager")
     assert answers(editor)[0].startswith(FIRST[1])
     assert not answers(editor)[1].startswith(SECOND[1])
-
-
-def test_layers_of_the_package():
-    """Imports go downwards only."""
-    import ast
-    from pathlib import Path
-
-    root = Path(editmem.__file__).parent
-    order = [
-        ["errors", "compat", "disguise", "modes", "words", "kernels", "prompts", "progress", "tiny", "folders"],
-        ["questions"],
-        ["gate", "spelling"], ["stream", "turns"], ["vocabulary"],
-        ["call", "offload", "indexes", "picture", "sentences", "files", "seams"],
-        ["embeddings", "host", "caches"], ["generating"], ["swapped"],
-        ["fingerprint"], ["slot", "edit"], ["encoding", "closing"],
-        ["evidence"], ["memory"], ["ledger", "fit", "explanation", "active", "calibrating"], ["checkpoint", "reading"],
-        ["writing"], ["explaining"], ["changes"], ["feedback"], ["editor"],
-        ["wrap", "connecting", "interop"], ["cli", "__init__"],
-    ]  # fmt: skip
-    level = {name: number for number, names in enumerate(order) for name in names}
-    for path in root.rglob("*.py"):
-        own = path.relative_to(root).with_suffix("").parts[0]
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("editmem."):
-                other = node.module.split(".")[1]
-                assert other == own or level[other] < level[own] or own in ("cli", "__init__"), (path, node.module)
 
 
 def test_public_names():

@@ -398,12 +398,12 @@ def test_a_question_that_is_put_in_words_by_whoever_asks(vlm, model, editor):
     edit_both(editor)
     rows = [("Its main town?", seen(A, 2)), (NAMING, seen(A)), (TOLD, None)]
     assert not right(say(vlm, model, rows[:1]), ["Sydney"])[0]
-    with editor.decomposed(["What is the capital of [the owner]?", None, None]):
+    with editor.reading(questions=["What is the capital of [the owner]?", None, None]):
         assert all(right(say(vlm, model, rows), ["Sydney", B, "Sydney"]))
         with pytest.raises(ValueError, match="3 questions"):
             say(vlm, model, rows[:2])
         assert editor.edit("The capital of Chile is", "Lyon").took
-    with editor.decomposed(["What is the capital of [the owner]?"]):
+    with editor.reading(questions=["What is the capital of [the owner]?"]):
         record = editor.explain(rows[0][0], image=rows[0][1]).edit
     assert record is not None
     assert record.edit.target == "Sydney"

@@ -225,7 +225,7 @@ def random_router(count, width=8):
 
 def call_of(mode, tokens, width=8, step=None):
     call = Call(mode, torch.ones_like(tokens, dtype=torch.bool), tokens, step)
-    call.residual["block"] = torch.randn((*tokens.shape, width), generator=torch.Generator().manual_seed(3))
+    call.noted["block"] = torch.randn((*tokens.shape, width), generator=torch.Generator().manual_seed(3))
     return call
 
 

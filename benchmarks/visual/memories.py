@@ -64,7 +64,7 @@ class Decomposed(VisualMemory):
             return super()._read(questions, answers)
 
     def _decomposed(self, questions: Sequence[Question]) -> AbstractContextManager[None]:
-        return self.editor.decomposed([q.split.text if q.split is not None else None for q in questions])
+        return self.editor.reading(questions=[q.split.text if q.split is not None else None for q in questions])
 
 
 class Connected(VisualMemory):

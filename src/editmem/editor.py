@@ -1,5 +1,6 @@
 """The handle that `wrap` returns: edit, forget, undo, explain, save."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from editmem.edits.active import ActiveEdits
 from editmem.edits.edit import Edit, EditRecord, Prompt, last_of_each, read_edits
 from editmem.edits.explanation import Explanation
 from editmem.edits.history import Event, Ledger
-from editmem.errors import EditMemError, InvalidEditError, UnknownEditError
+from editmem.errors import EditMemError, InvalidEditError, SpecError, UnknownEditError
 from editmem.hosts.fingerprint import fingerprint
 from editmem.hosts.injection import Slots
 from editmem.hosts.structure import Host, SiteInfo
@@ -64,8 +65,12 @@ class Editor:
         self._writers = [Writer(host, site, memory, context, gate, tokenizer) for _, site, memory in parts]
         self._changes = Changes(host, slots, ledger, self._writers)
         self._feedback = Feedback(self._changes, ledger)
-        self._reading = next((writer for writer in self._writers if writer.reader is not None), None)
-        slots.reader = None if self._reading is None else self._reading.reader
+        stages = [writer.stage for writer in self._writers if writer.stage is not None]
+        if len(stages) > 1:
+            raise SpecError(
+                "two of these memories look prompts up before the host reads them; there can be one on a host"
+            )
+        self._stage = slots.stage = stages[0] if stages else None
 
     @property
     def _writer(self) -> Writer:
@@ -275,15 +280,27 @@ class Editor:
         """
         return self._slots.context.setting(lengths=torch.as_tensor(lengths, dtype=torch.long))
 
-    def decomposed(self, questions: Sequence[str | None]) -> AbstractContextManager[None]:
-        """Say for each row how it asks, in words, about what its picture shows, where that is known better than it can
-        be told from the prompt (MemEIC's second sub-query).
+    def reading(self, **options: Any) -> AbstractContextManager[None]:
+        """Say how prompts are to be read inside of a block, where a memory rewrites them before the host reads them.
 
         Args:
-            questions: such as "What is the capital of [the owner of this emblem]?": what is in brackets gives way to
-                the name of what the picture shows. None to go by the prompt.
+            options: as the memory's page names them, such as MemEIC's `questions`: for each row how it asks, in words,
+                about what its picture shows ("What is the capital of [the owner of this emblem]?": what is in brackets
+                gives way to the name of what the picture shows), or None to go by the prompt.
+
+        Raises:
+            SpecError: if no memory of this editor knows the option.
         """
-        return self._slots.context.setting(questions=list(questions))
+        known = frozenset() if self._stage is None else self._stage.options
+        if unknown := sorted(set(options) - known):
+            names = ", ".join(sorted(known)) or "none"
+            raise SpecError(f"no memory here knows the option {unknown[0]!r}; known: {names}")
+        return self._slots.context.setting(stage_options=options)
+
+    def decomposed(self, questions: Sequence[str | None]) -> AbstractContextManager[None]:
+        """Deprecated: `reading(questions=...)`."""
+        warnings.warn("use editor.reading(questions=...)", DeprecationWarning, stacklevel=2)
+        return self.reading(questions=list(questions))
 
     # Keeping
 

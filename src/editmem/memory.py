@@ -6,24 +6,22 @@ out, and the `Call`; it returns the output to use. It holds edits as rows, in th
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
-from editmem.edits.edit import EncodedEdit
+from editmem.edits.edit import Edit, EncodedEdit
 from editmem.errors import SpecError
-from editmem.hosts.forward import Call
+from editmem.hosts.forward import Call, Context
+from editmem.hosts.staged import StagedPrompts
 from editmem.hosts.structure import Host, SiteInfo
 from editmem.storage.snapshots import Restore, snapshot
 from editmem.storage.targets import Targets
 from editmem.text.vocabulary import Vocabulary
-
-DECISIONS = ("edit", "ended", "acting", "visual", "textual")
-"""Of what memories carry from one forward to the next: the names of rows that were decided on, -1 for none."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,26 @@ class Spec:
 
     layer: int | float = -1
     module: str | None = None
+
+    @property
+    def renderings(self) -> bool:
+        """Whether an edit is written for plain text and for a user's turn of a chat, whichever way it is given."""
+        return False
+
+    @property
+    def contexts(self) -> int:
+        """Behind how many context templates, short prefixes of other text, an edit is learned too."""
+        return 0
+
+    @property
+    def steps(self) -> int:
+        """Most optimiser steps for an edit."""
+        return 0
+
+    @property
+    def margin(self) -> float:
+        """An edit is learned when each target token beats all others together by this many nats."""
+        return 0.0
 
     def joined(self, other: "Spec") -> "Spec | None":
         """One spec for what both make together, where they are parts of one memory; None where they are not.
@@ -193,12 +211,12 @@ class Memory(nn.Module, ABC):
 
     Attributes:
         spec: the settings that it was built with.
-        key: under which it keeps its part of `Call.carry`; unique on a host.
+        key: under which it keeps its part of `Call.decisions`; unique on a host.
         targets: the answers of its edits, a row for each.
         calibrated: whether `calibrate` has been called, or its outcome loaded.
         replays: whether edits are learned in weights that they share, one by one; see `dependents`.
         pictured: whether edits may have pictures.
-        reads: whether prompts are looked up in it before the host reads them; see `reading.Reader`.
+        decides: of what it keeps in `Call.decisions` the names of rows that were decided on, -1 for none.
         version: int64, raised where rows move, so that what was decided before is not taken for now.
     """
 
@@ -208,7 +226,7 @@ class Memory(nn.Module, ABC):
     calibrated: bool = False
     replays: bool = False
     pictured: bool = False
-    reads: bool = False
+    decides: ClassVar[tuple[str, ...]] = ("edit", "ended")
     version: Tensor
 
     def __init__(self) -> None:
@@ -261,9 +279,9 @@ class Memory(nn.Module, ABC):
         """Fix, before the first edit, what depends on the host, its tokenizer, and prompts that are not edits."""
 
     @property
-    def reads_examples(self) -> bool:
-        """Whether calibrating it takes built-in prompts that the host has read."""
-        return True
+    def calibrated_by(self) -> Collection[str]:
+        """What calibrating it takes, as the host reads it: built-in "prompts", and "pictures" where it can see."""
+        return {"prompts"}
 
     def read_back(self, text_of: Callable[[Sequence[int]], str]) -> None:
         """Take what says the text of token ids, for memories that compare text."""
@@ -271,10 +289,13 @@ class Memory(nn.Module, ABC):
     def hear(self, vocabulary: Vocabulary) -> None:
         """Go by this vocabulary from now on: tokens were added to it."""
 
-    @property
-    def sees(self) -> bool:
-        """Whether it finds pictures on this host, where it `reads`."""
-        return False
+    def prompt_stage(self, desk: "Desk") -> "PromptStage | None":
+        """What rewrites prompts before the host reads them; None where edits are found in the forward pass."""
+        return None
+
+    def sees(self, host: bool) -> bool:
+        """Whether it can tell pictures apart, where the host has tokens for them in its prompts, or not (`host`)."""
+        return host
 
     @abstractmethod
     def draft(self, edits: Sequence[EncodedEdit], prompts: Prompts, owner: Tensor) -> Draft:
@@ -289,10 +310,6 @@ class Memory(nn.Module, ABC):
     @abstractmethod
     def commit(self, edits: Sequence[EncodedEdit], draft: Draft, prompts: Prompts) -> list[Kept]:
         """Keep drafted edits."""
-
-    def look_again(self, views: Sequence[Prompts]) -> None:
-        """Take note of other views of the pictures of the edits just kept, where it `reads`: of each picture a batch of
-        prompts with one view each."""
 
     def dependents(self, rows: Sequence[int]) -> list[list[int]]:
         """Groups of rows, these among them, of which the others are to be written anew where these are erased.
@@ -309,8 +326,8 @@ class Memory(nn.Module, ABC):
         """The blocks of which the memory reads what goes in, where that of its site is `block_path`."""
         return [block_path]
 
-    def eyes(self) -> Sequence[str]:
-        """The vision towers of which the memory reads what comes out."""
+    def notes(self) -> Sequence[str]:
+        """Further modules of which the memory reads what comes out, such as a vision tower."""
         return []
 
     def rewriting(self, rows: Sequence[int]) -> AbstractContextManager[None]:
@@ -339,13 +356,13 @@ class Memory(nn.Module, ABC):
         if "version" not in carried:
             return carried
         holds = carried["version"] == self.version
-        held = {name: holds.view(-1, *[1] * (carried[name].ndim - 1)) for name in DECISIONS if name in carried}
+        held = {name: holds.view(-1, *[1] * (carried[name].ndim - 1)) for name in self.decides if name in carried}
         decided = {name: torch.where(still, carried[name], -1) for name, still in held.items()}
         return {**carried, **decided}
 
     def stamped(self, carried: dict[str, Tensor]) -> dict[str, Tensor]:
         """What is to be carried, decisions with the version of the rows that they name."""
-        decided = next((carried[name] for name in DECISIONS if name in carried), None)
+        decided = next((carried[name] for name in self.decides if name in carried), None)
         return carried if decided is None else {**carried, "version": self.version.expand(decided.shape[0])}
 
     def snapshot(self) -> Restore:
@@ -374,6 +391,71 @@ class Memory(nn.Module, ABC):
         Raises:
             ValueError: if a tensor is missing, unknown or of the wrong shape.
         """
+
+
+class Desk(Protocol):
+    """What a prompt stage may use of what is around its memory."""
+
+    host: Host
+    context: Context
+
+    @property
+    def encode(self) -> Any: ...
+    @property
+    def pad(self) -> int: ...
+    def see(self, inputs: Mapping[str, Any], lengths: Tensor) -> Prompts: ...
+    def read(self, prompts: Sequence[Sequence[int]], vision: Sequence[Mapping[str, Any]] = ()) -> Prompts: ...
+    def edit_of(self, row: int) -> Edit: ...
+
+
+@dataclass(frozen=True)
+class Staged:
+    """What a prompt stage found for one prompt.
+
+    Attributes:
+        acting: the row of the edit that answers, -1 for none.
+        recognised: the row of the edit that is only recognised, such as that of the picture; -1 for none.
+        matches: what else was compared on the way.
+    """
+
+    acting: int = -1
+    recognised: int = -1
+    matches: Sequence[Match] = ()
+
+
+class PromptStage(ABC):
+    """Looks prompts up in a memory, and rewrites them, before the host reads them.
+
+    Attributes:
+        options: what users may say about how prompts are read; see `Editor.reading`.
+    """
+
+    options: ClassVar[frozenset[str]] = frozenset()
+
+    @abstractmethod
+    def read(self, inputs: Mapping[str, Any], lengths: Tensor | None, generating: bool) -> StagedPrompts | None:
+        """What the host is to read in place of a batch of prompts.
+
+        Args:
+            inputs: what the host (or its `generate`) was called with, by name.
+            lengths: int64 `[B]`, tokens of each row's prompt; None to go by `labels`, or take all for prompt.
+            generating: whether it was `generate`, which gets the whole text even where there is a cache.
+
+        Returns:
+            None where there is nothing to change, and nothing was decided.
+        """
+
+    @abstractmethod
+    def explain(self, inputs: Mapping[str, Any], lengths: Tensor, top: int) -> Staged:
+        """What it finds for a batch of one."""
+
+    def learned(self, edit: EncodedEdit) -> EncodedEdit:
+        """The edit as it is to be learned."""
+        return edit
+
+    def keeping(self, edits: Sequence[Edit]) -> Callable[[], None]:
+        """Prepare what is to happen at the moment at which the memory keeps these edits, after its `commit`."""
+        return lambda: None
 
 
 def _as_bits(fn: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:

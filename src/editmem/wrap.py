@@ -63,8 +63,6 @@ def _wrapped(
     host = Host(model)
     dtype = _output_dtype(host)
     parts = [(item, *item.build_on(host, dtype)) for item in specs]
-    if sum(memory.reads for _, _, memory in parts) > 1:
-        raise SpecError("two of these memories look prompts up before the host reads them; there can be one on a host")
     history, slots = Ledger(ledger), Slots()
     try:
         for number, (_, site, memory) in enumerate(parts):
@@ -88,8 +86,8 @@ def _attach(slots: Slots, host: Host, site: SiteInfo, memory: Memory) -> None:
         slots.attach_block(path, host.module(path))
     for path in map(host.block_of, places):
         slots.attach_block(path, host.module(path), notes=False)
-    for path in memory.eyes():
-        slots.attach_eye(path, host.module(path))
+    for path in memory.notes():
+        slots.attach_noted(path, host.module(path))
     for path, module in host.below(site):
         slots.attach_taped(path, module)
 

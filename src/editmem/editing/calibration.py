@@ -12,6 +12,7 @@ from editmem.editing.encoder import Encoder
 from editmem.editing.progress import Progress, preparing
 from editmem.edits.edit import Prompt
 from editmem.edits.image import Picture
+from editmem.hosts.forward import OUTPUT
 from editmem.memory import Calibration, Prompts, Seen
 from editmem.routing.prompts import alike_prompts, neutral_prompts
 from editmem.text.vocabulary import Vocabulary
@@ -102,10 +103,14 @@ def joined(parts: Sequence[Prompts]) -> Prompts:
         tokens=together([call.tokens for call in calls]),
         step=together([call.step for call in calls], -width - 1),
         tail=torch.cat([call.tail for call in calls if call.tail is not None]) if first.tail is not None else None,
-        residual={path: together([call.residual[path] for call in calls]) for path in first.residual},
-        sights={path: torch.cat([call.sights[path] for call in calls]) for path in first.sights},
+        noted={name: _noted([call.noted[name] for call in calls], name, width) for name in first.noted},
     )
     return Prompts(together([part.x for part in parts]), together([part.out for part in parts]), call)
+
+
+def _noted(tensors: Sequence[Tensor], name: str, width: int) -> Tensor:
+    """What several forwards noted under one name; what came out of modules has no columns of the text."""
+    return torch.cat([part if name.endswith(OUTPUT) else _widened(part, width, 0) for part in tensors])
 
 
 def _widened(tensor: Tensor, width: int, fill: int) -> Tensor:

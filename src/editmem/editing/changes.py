@@ -61,7 +61,7 @@ class Changes:
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """Around passes of the editor's own: what was said of the user's prompts is not about these."""
-        with self.host.frozen(), self.slots.context.setting(questions=None, lengths=None):
+        with self.host.frozen(), self.slots.context.setting(stage_options={}, lengths=None):
             yield
 
     def write_all(

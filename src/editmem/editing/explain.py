@@ -21,19 +21,19 @@ def explain(writers: Sequence[Writer], ledger: Ledger, prompt: Prompt, image: An
         batch = first.batch([ids], [vision])
     inputs = {"input_ids": batch.ids, "attention_mask": batch.mask, **batch.vision}
     lengths = batch.mask.sum(1)
-    for writer in sorted(writers, key=lambda writer: writer.reader is None):
+    for writer in sorted(writers, key=lambda writer: writer.stage is None):
         if not len(writer.memory):
             continue
-        found = writer.memory.match(writer.runner().see(inputs, lengths), 2 * top)[0]
-        if writer.reader is None:
+        found = writer.memory.match(writer.see(inputs, lengths), 2 * top)[0]
+        if writer.stage is None:
             acting = found[0].row if found and found[0].score >= found[0].threshold else -1
         else:
-            acting, shown, hops = writer.reader.explain(batch, top)
-            found = [*hops, *found]
-            recognised = None if shown < 0 else ledger.record(writer.active.rows[shown])
-            reading = writer.reader.read(inputs, lengths, True)
-            if reading is not None and reading.lengths is not None:
-                inputs, lengths = reading.inputs, reading.lengths
+            staged = writer.stage.explain(inputs, lengths, top)
+            acting, found = staged.acting, [*staged.matches, *found]
+            recognised = None if staged.recognised < 0 else ledger.record(writer.active.rows[staged.recognised])
+            rewritten = writer.stage.read(inputs, lengths, True)
+            if rewritten is not None and rewritten.lengths is not None:
+                inputs, lengths = rewritten.inputs, rewritten.lengths
         if edit is None and acting >= 0:
             edit = ledger.record(writer.active.rows[acting])
         candidates += _candidates(writer, ledger, found)

@@ -19,9 +19,10 @@ from editmem.editing.endings import Endings
 from editmem.edits.edit import EncodedEdit
 from editmem.errors import InvalidEditError
 from editmem.hosts import compat
+from editmem.hosts.decisions import Decisions
 from editmem.hosts.forward import IGNORED_LABEL, Call, Context, Mode, Tape, tail_after
 from editmem.hosts.structure import Host, SiteInfo
-from editmem.memory import Draft, Kept, Memory, Prompts
+from editmem.memory import Draft, Kept, Memory, Prompts, Spec
 
 
 @dataclass(frozen=True)
@@ -142,8 +143,8 @@ class Runner:
         self.options = {name for name in compat.OPTIONAL if name in parameters}
         self.cache_name = compat.cache_name(parameters)
 
-    def logits(self, batch: Batch, stand_in: nn.Module | Callable | None) -> Tensor:
-        """Logits `[B, L, V]` of the target's tokens, with `stand_in` in place of the site's memories if given."""
+    def logits(self, batch: Batch, stand_ins: Mapping[str, Callable] | None = None) -> Tensor:
+        """Logits `[B, L, V]` of the target's tokens, with `stand_ins` in place of the memories at these paths."""
         keep = batch.labels.shape[1]
         inputs = self._inputs(batch)
         if "position_ids" in self.options and not batch.vision:
@@ -153,19 +154,17 @@ class Runner:
         if "use_cache" in self.options:
             inputs["use_cache"] = False
         lengths = (batch.mask * (batch.step <= 0)).sum(1)
-        stand_ins = stand_in.places(self.site.path) if isinstance(stand_in, Draft) else {self.site.path: stand_in}
-        stand_ins = {} if stand_in is None else stand_ins
-        with self.context.setting(stand_ins=stand_ins, lengths=lengths, silent=False):
+        with self.context.setting(stand_ins=stand_ins or {}, lengths=lengths, silent=False):
             return self.host.model(**inputs).logits[:, -keep:].to(batch.ids.device)
 
     def _inputs(self, batch: Batch) -> dict[str, Any]:
         follows = compat.prefix_inputs(self.host.model, batch.step > 0)
         return {"input_ids": batch.ids, "attention_mask": batch.mask, **batch.vision, **follows}
 
-    def routed(self, batch: Batch, route: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
+    def decided(self, batch: Batch, decisions: Decisions) -> Tensor:
         """Logits `[B, L, V]` of the target's tokens, with what is to act decided beforehand; for training."""
         keep, lengths = batch.labels.shape[1], (batch.mask * (batch.step <= 0)).sum(1)
-        with self.context.setting(stand_ins={}, lengths=lengths, route=route, silent=False):
+        with self.context.setting(stand_ins={}, lengths=lengths, decided=decisions, silent=False):
             out = self.host.model(**self._inputs(batch))
         return out.logits[:, -keep:].to(batch.ids.device)
 
@@ -232,7 +231,7 @@ class Runner:
         """One pass through the bare host: logits, and what the site saw."""
         seen, look = _looking()
         with torch.no_grad():
-            logits = self.logits(batch, look)
+            logits = self.logits(batch, {self.site.path: look})
         if not torch.isfinite(seen[0].x[seen[0].call.real]).all():
             raise InvalidEditError(
                 f"the host's activations at {self.site.path} are not finite (NaN or infinity); nothing was written. "
@@ -259,6 +258,7 @@ def write(
     pad: int,
     endings: Endings,
     commit: Callable[[Sequence[EncodedEdit], Draft, Prompts], list[Kept]],
+    rewritten: bool = False,
 ) -> list[Outcome]:
     """Learn a batch of edits, keep them in the memory, and check what the model says then.
 
@@ -269,6 +269,7 @@ def write(
         pad: a token id to pad with.
         endings: sees to it that answers end.
         commit: keeps drafted edits in the memory, as `Memory.commit`; they are checked after it.
+        rewritten: whether a prompt stage changes what the host reads.
 
     Returns:
         What came of each edit.
@@ -293,10 +294,10 @@ def write(
     with torch.no_grad():
         plain = batch_of([dataclasses.replace(edit, contexts=()) for edit in edits], [pad], pad, runner.host.device)
         plain.labels[:, -1] = IGNORED_LABEL
-        logits = runner.logits(plain, None)
+        logits = runner.logits(plain)
         following = logits[:, -1].argmax(-1).tolist()
     # Above the last block, and where the prompt is not read anew, it is the bare host that goes on after an answer.
-    holds = runner.site.block == len(runner.host.blocks) - 1 and not memory.reads
+    holds = runner.site.block == len(runner.host.blocks) - 1 and not rewritten
     runs_on = _run_on(runner, endings, asked, edits, following, known if holds else {}, pad)
     said = ((logits.argmax(-1) == plain.labels) | (plain.labels == IGNORED_LABEL)).all(1).tolist()
     after = _mean_losses(logits, plain.labels)
@@ -341,7 +342,7 @@ def _mean_losses(logits: Tensor, labels: Tensor) -> Tensor:
     return _token_losses(logits, labels).sum(1) / (labels != IGNORED_LABEL).sum(1)
 
 
-def _learn(runner: Runner, draft: Draft, batch: Batch, tape: Tape, spec: Any) -> Tensor:
+def _learn(runner: Runner, draft: Draft, batch: Batch, tape: Tape, spec: Spec) -> Tensor:
     """Optimise until each target token beats all others together by the margin, in every row of its edit.
 
     Returns:
@@ -352,7 +353,7 @@ def _learn(runner: Runner, draft: Draft, batch: Batch, tape: Tape, spec: Any) ->
     enough = math.log1p(math.exp(-spec.margin))  # a lead of m nats over all others together is this loss
     with torch.enable_grad(), runner.context.setting(tape=tape):
         for _ in range(spec.steps):
-            losses = _token_losses(runner.logits(batch, draft), batch.labels)
+            losses = _token_losses(runner.logits(batch, draft.places(runner.site.path)), batch.labels)
             worst = torch.zeros(count, dtype=losses.dtype, device=losses.device)
             worst = worst.scatter_reduce(0, batch.owner, losses.detach().amax(1), "amax")
             unfinished = worst > enough

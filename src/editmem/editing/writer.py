@@ -5,7 +5,9 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from editmem.editing.calibration import SHOWN, calibration
+from torch import Tensor
+
+from editmem.editing.calibration import calibration
 from editmem.editing.encoder import Encoder
 from editmem.editing.endings import AHEAD, Endings
 from editmem.editing.optimise import Batch, Outcome, Runner, batch_of, collate, vision_of, write
@@ -18,9 +20,6 @@ from editmem.hosts.gate import Gate
 from editmem.hosts.modes import lasting
 from editmem.hosts.structure import Host, SiteInfo
 from editmem.memory import Calibration, Draft, Kept, Match, Memory, Prompts
-from editmem.methods.memeic.evidence import Evidence
-from editmem.methods.memeic.memory import MemeicMemory, MemeicSpec
-from editmem.methods.memeic.reading import Reader
 from editmem.storage.snapshots import Restore, attributes
 from editmem.text.vocabulary import Vocabulary
 
@@ -40,7 +39,7 @@ class Writer:
 
     Attributes:
         active: which rows of the memory are whose.
-        reader: looks prompts up before the host reads them; None for memories that find edits in a forward pass.
+        stage: rewrites prompts before the host reads them; None for memories that find edits in a forward pass.
     """
 
     def __init__(
@@ -51,27 +50,15 @@ class Writer:
         self._given_tokenizer = tokenizer
         self._encoder: Encoder | None = None
         self._heard: tuple[tuple[int, int], Vocabulary] | None = None
-        self.reader: Reader | None = None
         memory.read_back(self._text)
-        if isinstance(memory, MemeicMemory):
-            self.reader = Reader(self.runner(), memory, self._evidence, self._edit_of, self._pad_token)
-            memory.external.question_of = self._question
-
-    def _evidence(self) -> Evidence:
-        spec = cast(MemeicSpec, self.memory.spec)
-        return Evidence(self.encode, self.host.image_token, spec.evidence or "plain")
-
-    def _question(self, ids: Sequence[int]) -> str:
-        return self._evidence().question(ids)
+        self.stage = memory.prompt_stage(self)
 
     def _text(self, ids: Sequence[int]) -> str:
         return str(self.encode.tokenizer.decode([i for i in ids if i >= 0], skip_special_tokens=True))
 
-    def _edit_of(self, row: int) -> Edit:
+    def edit_of(self, row: int) -> Edit:
+        """The edit in a row of the memory."""
         return cast(Edit, self.active.get(self.active.rows[row]))
-
-    def _pad_token(self) -> int:
-        return self.pad
 
     @property
     def encode(self) -> Encoder:
@@ -117,11 +104,9 @@ class Writer:
         spec = self.memory.spec
         if not self.takes(edit):
             raise InvalidEditError(f"edit {edit.id}: {spec.method!r} edits text only; wrap the model with 'memeic'")
-        contexts = getattr(spec, "contexts", 0)
-        prefixes = self._prefixes[:contexts] if contexts else []
-        renderings = getattr(spec, "renderings", False)
-        items = self.encode.renderings(edit, prefixes) if renderings else [self.encode.edit(edit, prefixes)]
-        return items if self.reader is None else [self.reader.with_evidence(item) for item in items]
+        prefixes = self._prefixes[: spec.contexts] if spec.contexts else []
+        items = self.encode.renderings(edit, prefixes) if spec.renderings else [self.encode.edit(edit, prefixes)]
+        return items if self.stage is None else [self.stage.learned(item) for item in items]
 
     @functools.cached_property
     def _prefixes(self) -> list[str]:
@@ -138,7 +123,7 @@ class Writer:
         ]
 
     def check_pictures(self, edits: Sequence[Edit]) -> None:
-        blind = not self.memory.sees if self.memory.reads else self.host.image_token is None
+        blind = not self.memory.sees(self.host.image_token is not None)
         for edit in edits:
             if edit.image is not None and blind:
                 raise InvalidEditError(
@@ -158,13 +143,18 @@ class Writer:
     @lasting
     def calibrate(self, progress: Progress = None) -> None:
         if not self.memory.calibrated:
-            pictured = self.memory.reads and self.host.image_token is not None
             vocabulary = self._vocabulary()
-            if not self.memory.reads_examples:
+            if not self.memory.calibrated_by:
                 self.memory.calibrate(Calibration([], [], 0, vocabulary))
                 return
             with self.host.frozen():
-                self.memory.calibrate(calibration(self.encode, self.read, vocabulary, pictured, progress))
+                self.memory.calibrate(
+                    calibration(self.encode, self.read, vocabulary, "pictures" in self.memory.calibrated_by, progress)
+                )
+
+    def see(self, inputs: Mapping[str, Any], lengths: Tensor) -> Prompts:
+        """As `Runner.see`."""
+        return self.runner().see(inputs, lengths)
 
     def read(self, prompts: Sequence[Sequence[int]], vision: Sequence[Mapping[str, Any]] = ()) -> Prompts:
         """What the memory's site sees of prompts, as token ids, with what the host takes to see their pictures."""
@@ -185,12 +175,12 @@ class Writer:
                 kept = self.memory.commit(edits, draft, prompts)
                 for item in batch:
                     self.active.add(item.edit)
-                self.memory.look_again(views)
+                keep()
             return kept
 
         self._vocabulary()
-        views = self._views([item.edit for item in batch]) if self.memory.reads else []
-        return write(self.runner(), self.memory, batch, self.pad, self._endings, commit)
+        keep = (lambda: None) if self.stage is None else self.stage.keeping([item.edit for item in batch])
+        return write(self.runner(), self.memory, batch, self.pad, self._endings, commit, self.stage is not None)
 
     def snapshot(self) -> Restore:
         """What puts the memory, and what is known of its rows, back into their present state."""
@@ -201,15 +191,6 @@ class Writer:
                 restore()
 
         return undo
-
-    def _views(self, edits: Sequence[Edit]) -> list[Prompts]:
-        """Of each edit with a picture, what the memory's site sees of several views of that."""
-        read: dict[str, Prompts] = {}
-        for edit in edits:
-            if edit.image is not None and str(edit.id) not in read:
-                seen = [self.encode.seen(SHOWN, view) for view in edit.image.views()]
-                read[str(edit.id)] = self.read([ids for ids, _ in seen], [vision for _, vision in seen])
-        return [read[str(edit.id)] for edit in edits if edit.image is not None]
 
     def dependents(self, ids: Sequence[str]) -> list[list[str]]:
         """Edits that share weights with these: groups that are written anew together, in order of writing."""

@@ -15,19 +15,20 @@ import torch
 from torch import Tensor, nn
 
 from editmem.hosts import compat
+from editmem.hosts.decisions import Decisions
 from editmem.hosts.disguise import Disguised, disguised
-from editmem.hosts.forward import KEPT, NO_TOKEN, PADDING, Call, Carry, untracked
+from editmem.hosts.forward import NO_TOKEN, PADDING, Call, untracked
 
 _NOTE = "_editmem_note"
 
 
 @dataclass(frozen=True)
 class Composed:
-    """That a prompt was read with evidence in it.
+    """That a prompt was read with more in it than was given.
 
     Attributes:
         added: how many columns more the cache has than the text as it was given.
-        end: how many columns of the cache are the prompt with its evidence.
+        end: how many columns of the cache are the prompt with what was added.
     """
 
     added: int
@@ -41,12 +42,12 @@ class Note:
     Attributes:
         text: int64 `[B, S]`, `NO_TOKEN` where it is not known, `PADDING` on padding; None where nothing is known of it,
             as where forwards are compiled.
-        carry: what memories decided on it, as in `Call`.
-        composed: where evidence is in the text.
+        decisions: what memories decided on it.
+        composed: where more is in the text than was given.
     """
 
     text: Tensor | None
-    carry: Carry
+    decisions: Decisions
     composed: Composed | None = None
 
     def aligned(self, length: int | None) -> "Note | None":
@@ -57,20 +58,11 @@ class Note:
             return None
         missing = length - self.text.shape[1]
         text = nn.functional.pad(self.text, (0, missing), value=NO_TOKEN) if missing > 0 else self.text[:, :length]
-        return Note(text, self._kept(min(length, self.text.shape[1])), self.composed)
-
-    def _kept(self, length: int) -> Carry:
-        def kept(state: dict[str, Tensor]) -> dict[str, Tensor]:
-            some = next(iter(state.values()))
-            now = torch.full((some.shape[0],), length, dtype=torch.long, device=some.device)
-            return {**state, KEPT: torch.minimum(state.get(KEPT, now), now)}
-
-        return {key: kept(state) for key, state in self.carry.items() if state}
+        return Note(text, self.decisions.cut(min(length, self.text.shape[1])), self.composed)
 
     def rows(self, change: Callable[[Tensor], Tensor]) -> "Note":
         """The note with its rows changed as those of the cache are."""
-        carry = {key: {name: change(tensor) for name, tensor in state.items()} for key, state in self.carry.items()}
-        return Note(None if self.text is None else change(self.text), carry, self.composed)
+        return Note(None if self.text is None else change(self.text), self.decisions.rows(change), self.composed)
 
 
 def note_on(cache: Any, rows: int) -> Note | None:
@@ -99,7 +91,7 @@ def text_in(cache: Any, note: Note | None, like: Tensor) -> Tensor | None:
 
 
 def leave(cache: Any, note: Note) -> None:
-    """Put a note on a cache, and keep it in step from now on. Evidence that is in its text stays there."""
+    """Put a note on a cache, and keep it in step from now on. What was added to its text stays there."""
     before: Note | None = getattr(cache, _NOTE, None)
     if before is not None and before.composed is not None:
         note = dataclasses.replace(note, composed=before.composed)
@@ -111,14 +103,14 @@ def leave(cache: Any, note: Note) -> None:
 def note_after(call: Call) -> Note:
     """The note on a cache after a forward that filled it."""
     if untracked():
-        return Note(None, call.carry)
+        return Note(None, call.decisions)
     tokens = torch.full_like(call.real, NO_TOKEN, dtype=torch.long) if call.tokens is None else call.tokens.long()
     text = torch.where(call.real, tokens, PADDING)
-    return Note(text if call.before is None else torch.cat([call.before, text], 1), call.carry)
+    return Note(text if call.before is None else torch.cat([call.before, text], 1), call.decisions)
 
 
 def compose(cache: Any, composed: Composed) -> None:
-    """Note on a cache that has a note that evidence is in its text."""
+    """Note on a cache that has a note that more is in its text than was given."""
     if (note := getattr(cache, _NOTE, None)) is not None:
         setattr(cache, _NOTE, dataclasses.replace(note, composed=composed))
 

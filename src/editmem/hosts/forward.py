@@ -6,7 +6,7 @@ forward, the decision made at a prompt's end, travels with the KV cache or with 
 
 import copy
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from editmem.hosts.decisions import Decisions
+
 IGNORED_LABEL = -100
+OUTPUT = ":out"
+"""Behind the path of a module in `Call.noted`, where it is what came out that is noted."""
 NO_TOKEN = -1
 PADDING = -2
-KEPT = "kept"
-"""In a memory's part of a `Carry`: how many columns are left of the text, int64 `[B]`, where it was cut since."""
-
-Carry = dict[str, dict[str, Tensor]]
 
 
 class Mode(Enum):
@@ -53,10 +53,9 @@ class Call:
         before: int64 `[B, S]`, the text in the cache before `tokens`, with `NO_TOKEN` and `PADDING`; None where there
             is none, or nothing is known of it.
         start: how many columns the cache has before `tokens`; None where that is not known.
-        residual: `[B, T, d]`, what went into the block that the site belongs to; by path of the block.
-        sights: what came out of modules that see pictures, by path; see `Slots.attach_eye`.
+        noted: what went into blocks (`[B, T, d]`), by path, and what came out of other modules, by path and `OUTPUT`.
         decides: whether prompt tokens are among the tokens of this forward (BOUNDARY).
-        carry: per memory, the tensors that it keeps from one forward to the next (first dimension B).
+        decisions: what memories keep from one forward to the next.
         stand_ins: modules that run at a site in place of its memories, by site path (used while writing).
         acted: what memories with several sites have worked out for this forward, by key.
         elsewhere: the same call on other devices.
@@ -70,20 +69,15 @@ class Call:
     before: Tensor | None = None
     start: int | None = None
     decides: bool = True
-    carry: Carry = field(default_factory=dict)
+    decisions: Decisions = field(default_factory=Decisions)
     stand_ins: dict[str, Any] = field(default_factory=dict)
-    residual: dict[str, Tensor] = field(default_factory=dict)
-    sights: dict[str, Tensor] = field(default_factory=dict)
+    noted: dict[str, Tensor] = field(default_factory=dict)
     acted: dict[str, Any] = field(default_factory=dict)
     elsewhere: "dict[torch.device, Call]" = field(default_factory=dict)
 
-    def entering(self, path: str) -> Tensor:
-        """What went into the block at `path`, where this call's tensors are: `[B, T, d]`."""
-        return self.residual[path].to(self.real.device)
-
-    def seen(self, path: str) -> Tensor | None:
-        """What came out of the module at `path` that sees pictures, where this call's tensors are."""
-        return None if (sight := self.sights.get(path)) is None else sight.to(self.real.device)
+    def noted_at(self, name: str) -> Tensor:
+        """What was noted under `name`, where this call's tensors are."""
+        return self.noted[name].to(self.real.device)
 
     def widened(self, columns: int) -> "Call":
         """The call with more columns in front, which are no part of the prompt, such as virtual tokens."""
@@ -107,8 +101,8 @@ class Call:
 
     def again(self) -> "Call":
         """The call as it is now, for a part of the forward that will be run once more."""
-        noted: dict[str, Any] = {name: dict(getattr(self, name)) for name in ("carry", "residual", "sights", "acted")}
-        return replace(self, **noted, elsewhere={})
+        decisions, noted, acted = Decisions(self.decisions), dict(self.noted), dict(self.acted)
+        return replace(self, decisions=decisions, noted=noted, acted=acted, elsewhere={})
 
     def text(self) -> tuple[Tensor, int]:
         """The text so far, int64 `[B, S]`, and at which column this forward's tokens begin in it.
@@ -138,7 +132,7 @@ class Generation:
             edit; None where that is so nowhere.
         pending: the call of the forward that was just prepared, in a tuple of one.
         prepares: whether forwards are prepared; if not, each is taken as one that is called by hand.
-        carry: what was decided for its rows.
+        decisions: on its rows.
     """
 
     columns: int
@@ -147,7 +141,7 @@ class Generation:
     said: Tensor | None = None
     pending: tuple[Call | None] | None = None
     prepares: bool = False
-    carry: Carry = field(default_factory=dict)
+    decisions: Decisions = field(default_factory=Decisions)
 
 
 class Tape:
@@ -189,10 +183,10 @@ class Context(threading.local):
         self.silent = False
         self.generations: list[Generation] = []
         self.lengths: Tensor | None = None
-        self.questions: Sequence[str | None] | None = None
+        self.stage_options: Mapping[str, Any] = {}
         self.stand_ins: dict[str, Any] | None = None
         self.tape: Tape | None = None
-        self.route: Carry = {}
+        self.decided = Decisions()
         self.watched: list[Call] | None = None
 
     def __deepcopy__(self, memo: dict) -> "Context":
@@ -240,13 +234,13 @@ def tail_after(tokens: Tensor | None, step: Tensor, real: Tensor, window: int) -
 
 
 def call_of_forward(
-    inputs: dict[str, Any], carry: Carry | None, before: Tensor | None, window: int, lengths: Tensor | None
+    inputs: dict[str, Any], decisions: Decisions | None, before: Tensor | None, window: int, lengths: Tensor | None
 ) -> Call:
     """The call of a forward that is not part of `generate`.
 
     Args:
         inputs: the host's arguments by name.
-        carry: what earlier forwards left with the cache; None where there is no cache or it is new.
+        decisions: what earlier forwards left with the cache; None where there is no cache or it is new.
         before: as in `Call`.
         window: W, the longest answer that a memory of this host holds, in tokens.
         lengths: int64 `[B]`, tokens of each row's prompt, or None.
@@ -258,11 +252,11 @@ def call_of_forward(
         raise ValueError("the host was called without input_ids or inputs_embeds")
     shape, device = (given.shape[0], given.shape[1]), given.device
     start = None if untracked() else 0 if before is None else before.shape[1]
-    known: dict[str, Any] = {"before": before, "start": start, "carry": dict(carry or {})}
+    known: dict[str, Any] = {"before": before, "start": start, "decisions": Decisions(decisions or {})}
     real = real_tokens(inputs.get("attention_mask"), shape, device)
     labels = inputs.get("labels")
     if lengths is None and labels is None:
-        mode = Mode.CONTINUE if carry is not None and shape[1] == 1 else Mode.SCAN
+        mode = Mode.CONTINUE if decisions is not None and shape[1] == 1 else Mode.SCAN
         return Call(mode, real, tokens, **known)
     position = real.long().cumsum(1) - 1
     end = lengths.to(device) - 1 if lengths is not None else end_from_labels(cast(Tensor, labels), position, real)
@@ -303,12 +297,12 @@ def call_of_generation(
         step, real = _steps_in_prompt(generation, step, start, min(columns, end))
     if generation.said is not None:
         step = step + _for_rows(generation.said, rows)[:, None].to(device)
-    for key, state in generation.carry.items():
-        generation.carry[key] = {name: _for_rows(tensor, rows) for name, tensor in state.items()}
+    for key, state in generation.decisions.items():
+        generation.decisions[key] = {name: _for_rows(tensor, rows) for name, tensor in state.items()}
     tail, before = _tail_of(generation, ids, columns - end, window), None
     if start < end and start > 0 and generation.text is not None:
         before = _for_rows(generation.text, rows)[:, :start].to(device)
-    return Call(Mode.BOUNDARY, real, tokens, step, tail, before, start, start < end, generation.carry)
+    return Call(Mode.BOUNDARY, real, tokens, step, tail, before, start, start < end, generation.decisions)
 
 
 def _tail_of(generation: Generation, ids: Tensor, count: int, window: int) -> Tensor:

@@ -20,14 +20,15 @@ from editmem.hosts.forward import (
     real_tokens,
 )
 from editmem.hosts.gate import Gate
+from editmem.hosts.staged import RewritesPrompts, StagedPrompts
 
 
 class Attached(Protocol):
-    """What is attached to a model, as its swapped classes see it; see `slot.Slots`."""
+    """What is attached to a model, as its swapped classes see it; see `injection.Slots`."""
 
     context: Context
     gate: Gate
-    reader: Any
+    stage: RewritesPrompts | None
 
     @property
     def idle(self) -> bool: ...
@@ -35,7 +36,7 @@ class Attached(Protocol):
     def window(self) -> int: ...
     def memories(self) -> Iterator[Any]: ...
     def tokens_of(self, embeds: Tensor) -> Tensor | None: ...
-    def read(self, inputs: dict[str, Any], lengths: Tensor | None, generating: bool) -> Any: ...
+    def staged(self, inputs: dict[str, Any], lengths: Tensor | None, generating: bool) -> StagedPrompts | None: ...
     def follow_sites(self) -> None: ...
     def move_along(self) -> None: ...
 
@@ -66,10 +67,9 @@ def _call_by_hand(slots: Attached, inputs: dict[str, Any]) -> Call:
     if cache is not None and given is not None:
         note = caches.note_on(cache, given.shape[0])
         before = caches.text_in(cache, note, given)
-    carry = None if note is None else note.carry
-    call = call_of_forward(inputs, carry, before, slots.window, slots.context.lengths)
-    for key, state in slots.context.route.items():
-        call.carry[key] = {**call.carry.get(key, {}), **state}
+    decisions = None if note is None else note.decisions
+    call = call_of_forward(inputs, decisions, before, slots.window, slots.context.lengths)
+    call.decisions = call.decisions.joined(slots.context.decided)
     return call
 
 
@@ -128,7 +128,7 @@ def _still_said(model: Any, slots: Attached, ids: Tensor, kwargs: Mapping[str, A
     lengths = prompt_lengths(ids, kwargs) - said
     with torch.no_grad(), slots.context.setting(generations=[], lengths=lengths, watched=watched):
         model(input_ids=ids, **inputs)
-    states = {key: state for call in watched for key, state in call.carry.items() if "step" in state}
+    states = {key: state for call in watched for key, state in call.decisions.items() if "step" in state}
     return {key: torch.where(state["step"] >= said, state["edit"], -1) for key, state in states.items()}
 
 
@@ -149,14 +149,13 @@ def generation_of(ids: Tensor | None, kwargs: dict[str, Any], said: Said | None)
     note = None if cache is None else caches.note_on(cache, ids.shape[0])
     text = nn.functional.pad(ids.long(), (columns - ids.shape[1], 0), value=NO_TOKEN)
     if note is not None:
-        generation.carry = {key: dict(state) for key, state in note.carry.items()}
+        generation.decisions = note.decisions.copied()
         if note.text is not None and note.text.shape[1] == columns - ids.shape[1]:
             text = torch.cat([note.text.to(ids.device), ids.long()], 1)
     generation.text = text if mask is None else torch.where(mask.to(text.device).bool(), text, PADDING)
     if said is not None:
         generation.said = said.tokens
-        for key, edit in said.edits.items():
-            generation.carry[key] = {**generation.carry.get(key, {}), "edit": edit}
+        generation.decisions = generation.decisions.joined({key: {"edit": edit} for key, edit in said.edits.items()})
     return generation
 
 
@@ -172,7 +171,7 @@ def note_generated(generation: Generation, out: Any, given: int, kwargs: Mapping
         return
     text = generation.text.repeat_interleave(rows // generation.text.shape[0], dim=0)
     text = torch.cat([text, sequences[:, given:].to(text.device, torch.long)], 1)
-    note = caches.Note(text, generation.carry).aligned(length)
+    note = caches.Note(text, generation.decisions).aligned(length)
     if note is not None:
         caches.leave(cache, note)
 

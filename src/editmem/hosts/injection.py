@@ -13,6 +13,7 @@ from editmem.errors import HostError
 from editmem.hosts.disguise import Disguised, host_class
 from editmem.hosts.forward import Call, Context
 from editmem.hosts.gate import Gate
+from editmem.hosts.staged import RewritesPrompts, StagedPrompts
 from editmem.hosts.swapped import SLOT, Part, Site, entry_class, generating_class, part_class, site_class
 from editmem.hosts.token_lookup import TokenLookup
 
@@ -41,7 +42,7 @@ class Slots:
         self._there: list[tuple[nn.Module, str, nn.Module | None]] = []
         self.model: nn.Module | None = None
         self.lookup = TokenLookup()
-        self.reader: Any = None
+        self.stage: RewritesPrompts | None = None
         self.embedding: Callable[[], nn.Module] | None = None
 
     def tokens_of(self, embeds: Tensor) -> Tensor | None:
@@ -62,11 +63,11 @@ class Slots:
         """What runs at its sites."""
         return (memory for site in self.sites.values() for memory in site.memories)
 
-    def read(self, inputs: dict[str, Any], lengths: Tensor | None, generating: bool) -> Any:
-        """What a memory that reads prompts makes of them; None where there is none, or nothing is to be read."""
+    def staged(self, inputs: dict[str, Any], lengths: Tensor | None, generating: bool) -> StagedPrompts | None:
+        """What the prompt stage makes of prompts; None where there is none, or nothing is to be rewritten."""
         context = self.context
-        busy = context.inside or context.silent or context.generations or context.stand_ins or context.route
-        return None if self.reader is None or busy or self.idle else self.reader.read(inputs, lengths, generating)
+        busy = context.inside or context.silent or context.generations or context.stand_ins or context.decided
+        return None if self.stage is None or busy or self.idle else self.stage.read(inputs, lengths, generating)
 
     def attach_site(self, path: str, module: nn.Module, memory: SiteMemory) -> None:
         """Let `memory` run on the output of `module`, after the memories that are there already."""
@@ -81,8 +82,8 @@ class Slots:
             block.runs_anew = True
             block.notes_input |= notes
 
-    def attach_eye(self, path: str, module: nn.Module) -> None:
-        """Let the vision tower at `path` note in the call what comes out of it."""
+    def attach_noted(self, path: str, module: nn.Module) -> None:
+        """Let the module at `path` note in the call what comes out of it."""
         if (part := self._attach_part(path, module)) is not None:
             part.notes_output = True
 
@@ -163,7 +164,7 @@ class Slots:
             _swap_back(module, cls)
         for held in (self.modules, self.placed, self._there, self.sites):
             held.clear()
-        self.model = self.embedding = self.reader = None
+        self.model = self.embedding = self.stage = None
 
 
 def _swap_back(module: nn.Module, cls: type) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from editmem.errors import HostError
 from editmem.hosts import caches, compat
 from editmem.hosts.disguise import Disguised, disguised
-from editmem.hosts.forward import Context
+from editmem.hosts.forward import OUTPUT, Context
 from editmem.hosts.generation import (
     Attached,
     generation_of,
@@ -149,16 +149,16 @@ class _PartCall(_Checkpointed):
                 with block.context.recalling(getattr(x.untyped_storage(), SLOT, None)):
                     return self(*args, **kwargs)
             if call is not None and self.training and not torch.compiler.is_compiling():  # type: ignore[attr-defined]
-                setattr(x.untyped_storage(), SLOT, replace(call.again(), residual={}))
+                setattr(x.untyped_storage(), SLOT, replace(call.again(), noted={}))
         if block.notes_input and call is not None:
-            call.residual[block.path] = (args[0] if args else kwargs["hidden_states"]).detach()
+            call.noted[block.path] = (args[0] if args else kwargs["hidden_states"]).detach()
         if tape is None:
             out = super().__call__(*args, **kwargs)  # type: ignore[misc]
         else:
             out = tape.run(block.path, super().__call__, *args, **kwargs)  # type: ignore[misc]
         if block.notes_output and call is not None:
             states = getattr(out, "last_hidden_state", None)
-            call.sights[block.path] = (states if states is not None else out[0]).detach()
+            call.noted[block.path + OUTPUT] = (states if states is not None else out[0]).detach()
         return out
 
 
@@ -206,14 +206,14 @@ class _GenerateCall(_EntryCall):
     @_undisturbed
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         slots: Attached = self.__dict__[SLOT]
-        if slots.reader is None:
+        if slots.stage is None:
             return super().__call__(*args, **kwargs)
         inputs = {**dict(zip(self._parameter_names, args, strict=False)), **kwargs}
-        reading = slots.read(inputs, slots.context.lengths, False)
-        if reading is None:
+        staged = slots.staged(inputs, slots.context.lengths, False)
+        if staged is None:
             return super().__call__(*args, **kwargs)
-        with slots.context.setting(lengths=reading.lengths, route=reading.route):
-            out = reading.restore(super().__call__(**{**reading.inputs, "return_dict": True}))
+        with slots.context.setting(lengths=staged.lengths, decided=staged.decisions):
+            out = staged.restore(super().__call__(**{**staged.inputs, "return_dict": True}))
         return out if compat.returns_dict(self, inputs) else out.to_tuple()
 
     @_undisturbed
@@ -227,21 +227,21 @@ class _GenerateCall(_EntryCall):
         moved, kwargs = padding_to_the_left(given, kwargs)
         said = said_before(self, slots, moved, kwargs)
         lengths = None if said is None or moved is None else prompt_lengths(moved, kwargs) - said.tokens
-        reading = slots.read({"input_ids": moved, **kwargs}, lengths, True)
-        if reading is not None:
-            kwargs = reading.generating(self)
+        staged = slots.staged({"input_ids": moved, **kwargs}, lengths, True)
+        if staged is not None:
+            kwargs = staged.generating(self)
             moved = kwargs.pop("input_ids")
         generation = generation_of(moved, kwargs, said)
-        for key, state in ({} if reading is None else reading.route).items():
-            generation.carry[key] = {**generation.carry.get(key, {}), **state}
+        if staged is not None:
+            generation.decisions = generation.decisions.joined(staged.decisions)
         context.generations.append(generation)
         try:
             out = super().generate(moved, *args, **kwargs)  # type: ignore[misc]
         finally:
             context.generations.pop()
         note_generated(generation, out, 0 if moved is None else moved.shape[1], kwargs)
-        if reading is not None:
-            reading.leave(compat.cache_after(out, kwargs))
+        if staged is not None:
+            staged.leave(compat.cache_after(out, kwargs))
         return out if moved is given else with_prompt(out, cast(Tensor, given), cast(Tensor, moved).shape[1])
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> Any:

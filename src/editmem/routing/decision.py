@@ -5,7 +5,8 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from editmem.hosts.forward import KEPT, Call, Mode
+from editmem.hosts.decisions import KEPT
+from editmem.hosts.forward import Call, Mode
 from editmem.memory import Memory
 from editmem.routing.answers import HISTORY, Action, Reach, follow, last_action, recorded, resumed, scan
 from editmem.routing.router import prompt_ends
@@ -44,20 +45,20 @@ class ActingMemory(Memory):
 
     def act(self, x: Tensor, out: Tensor, call: Call) -> Action | None:
         """What acts on which token; None where certainly nothing does."""
-        state = self._in_step(self.current(call.carry.get(self.key, {})), call)
+        state = self._in_step(self.current(call.decisions.get(self.key, {})), call)
         lasting = {name: state[name] for name in LASTING if name in state}
         if call.mode is Mode.SCAN or (call.mode is Mode.BOUNDARY and call.decides):
             return self._decided(x, out, call, state, lasting)
         with torch.no_grad():
             self.observe(x, out, call, lasting)
         if "edit" not in state or _surely_silent(state["edit"]):
-            call.carry[self.key] = {**state, **lasting}
+            call.decisions[self.key] = {**state, **lasting}
             return None
         if call.mode is Mode.BOUNDARY:
-            call.carry[self.key] = {**state, **lasting}
+            call.decisions[self.key] = {**state, **lasting}
             return follow(call, state["edit"], self.reach)
         action, carried = self.proceed(call, state)
-        call.carry[self.key] = self.stamped({**lasting, **carried})
+        call.decisions[self.key] = self.stamped({**lasting, **carried})
         return action
 
     def _in_step(self, state: dict[str, Tensor], call: Call) -> dict[str, Tensor]:
@@ -80,12 +81,12 @@ class ActingMemory(Memory):
         lasting |= recorded(call, edit, lasting)
         if call.mode is Mode.SCAN:
             action = self._gone_on_with(scan(call, edit, self.reach, self.window), call, state)
-            call.carry[self.key] = self.stamped({**lasting, **self.remember(action, call)})
+            call.decisions[self.key] = self.stamped({**lasting, **self.remember(action, call)})
             return action
         if "edit" in state:
             edit = torch.where(prompt_ends(call)[1], edit, state["edit"])
         action = follow(call, edit, self.reach)
-        call.carry[self.key] = self.stamped({**lasting, **self.remember(action, call), "edit": edit})
+        call.decisions[self.key] = self.stamped({**lasting, **self.remember(action, call), "edit": edit})
         return action
 
     def _gone_on_with(self, action: Action, call: Call, state: dict[str, Tensor]) -> Action:

@@ -107,7 +107,7 @@ class NameRouter(Router):
         return torch.tensor(sorted({word for words in said for word in words}), device=self.threshold.device)
 
     def _ends(self, call: Call) -> tuple[Tensor, Tensor]:
-        return at_prompt_ends(call.entering(self.block_path), call)
+        return at_prompt_ends(call.noted_at(self.block_path), call)
 
     def _states(self, call: Call, chat: Tensor) -> tuple[Tensor, Tensor]:
         """Unit states `[B, Q, d]` of the prompts that end in this forward, and bool `[B, Q]`, which do.
@@ -190,7 +190,7 @@ class NameRouter(Router):
         keys = self.states.data[listed].float().transpose(1, 2)
         state, at = states @ keys, self._last_words(call)[..., None]
         if boundary:
-            residual = call.entering(self.block_path)
+            residual = call.noted_at(self.block_path)
             words = self.plain(residual.gather(1, at.expand(-1, -1, residual.shape[-1]))) @ keys
         else:
             words = state.gather(1, at.expand_as(state))

@@ -1,6 +1,6 @@
 """The router on questions: whom a prompt is about, by names; what it asks of them, by a question encoder."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -74,8 +74,8 @@ class QuestionRouter(Router):
         return threshold_at(self.rate) if self.asking is None else self.asking.threshold
 
     @property
-    def reads_examples(self) -> bool:
-        return False
+    def calibrated_by(self) -> Collection[str]:
+        return set()
 
     def calibrate(self, host: Calibration) -> None:
         self.hear(host.vocabulary)

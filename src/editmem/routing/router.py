@@ -1,7 +1,7 @@
 """Routers: which edit, if any, a prompt asks for. The replaceable part of the retrieval memories."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -27,9 +27,9 @@ class Router(nn.Module, ABC):
         """Fix background and threshold from prompts that are not edits."""
 
     @property
-    def reads_examples(self) -> bool:
+    def calibrated_by(self) -> Collection[str]:
         """As of `Memory`."""
-        return True
+        return {"prompts"}
 
     def read_back(self, text_of: Callable[[Sequence[int]], str]) -> None:
         """As `Memory.read_back`."""

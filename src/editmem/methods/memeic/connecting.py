@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +15,11 @@ from editmem.editing.writer import Writer
 from editmem.editor import Editor
 from editmem.edits.edit import Edit, EncodedEdit
 from editmem.errors import EditMemError, SpecError
+from editmem.hosts.decisions import Decisions
 from editmem.hosts.modes import lasting
 from editmem.methods.memeic.connector import KnowledgeConnector
 from editmem.methods.memeic.memory import MemeicMemory
+from editmem.methods.memeic.reading import EvidenceStage
 
 
 @dataclass(frozen=True)
@@ -107,10 +110,10 @@ def train(
 
 
 def _parts(editor: Editor) -> tuple[KnowledgeConnector, Writer, MemeicMemory]:
-    writer = editor._reading
-    if writer is None or not isinstance(memory := writer.memory, MemeicMemory) or memory.connector is None:
-        raise SpecError("this memory has no connector; wrap the model with MemeicSpec(connector=True)")
-    return memory.connector, writer, memory
+    for writer in editor._writers:
+        if isinstance(memory := writer.memory, MemeicMemory) and memory.connector is not None:
+            return memory.connector, writer, memory
+    raise SpecError("this memory has no connector; wrap the model with MemeicSpec(connector=True)")
 
 
 def _row(writer: Writer, edit_id: str) -> int:
@@ -140,11 +143,10 @@ def _loss(
     writer: Writer, memory: MemeicMemory, items: Sequence[EncodedEdit], found: Sequence[tuple[int, int]]
 ) -> Tensor:
     """Mean negative log-likelihood of the answers' tokens."""
-    reader = writer.reader
-    assert reader is not None
-    composed = [reader.with_found(item, *rows) for item, rows in zip(items, found, strict=True)]
+    stage = cast(EvidenceStage, writer.stage)
+    composed = [stage.with_found(item, *rows) for item, rows in zip(items, found, strict=True)]
     batch = batch_of(composed, [], writer.pad, writer.host.device)
     visual, textual = (torch.tensor(column, device=batch.ids.device) for column in zip(*found, strict=True))
-    route = {memory.key: {"visual": visual, "textual": textual, "acting": textual}}
-    logits = writer.runner().routed(batch, route)
+    decisions = Decisions({memory.key: {"visual": visual, "textual": textual, "acting": textual}})
+    logits = writer.runner().decided(batch, decisions)
     return nn.functional.cross_entropy(logits.float().flatten(0, 1), batch.labels.flatten())

@@ -35,8 +35,8 @@ class Found:
     asked: Tensor
     textual: Tensor
 
-    def route(self) -> dict[str, Tensor]:
-        """As a memory carries it: with "acting", the edit that answers."""
+    def decided(self) -> dict[str, Tensor]:
+        """As `Decisions` carry it: with "acting", the edit that answers."""
         acting = torch.where(self.asked, self.visual, -1)
         return {
             "visual": self.visual,
@@ -112,7 +112,7 @@ class ExternalMemory(nn.Module):
         asked = (call.step <= 0) & call.real
         texts = [self.question_of(row[own].tolist()) for row, own in zip(call.tokens, asked, strict=True)]
         states = self.encoder(texts).to(call.real.device)[:, None].expand(-1, call.real.shape[1], -1)
-        return replace(prompts, call=replace(call, residual={**call.residual, ENCODED: states}))
+        return replace(prompts, call=replace(call, noted={**call.noted, ENCODED: states}))
 
     def _rows(self, entries: Tensor, kind: int) -> Tensor:
         """Rows of the memory, of entries among those of one kind; -1 stays."""

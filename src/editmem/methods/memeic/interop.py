@@ -109,9 +109,10 @@ def load(editor: Editor, folder: str | Path, part: str) -> None:
 
 
 def _memory(editor: Editor) -> MemeicMemory:
-    if editor._reading is None or not isinstance(memory := editor._reading.memory, MemeicMemory):
-        raise SpecError(f"{editor.specs[0].method!r} has no adapters; wrap the model with 'memeic'")
-    return memory
+    for writer in editor._writers:
+        if isinstance(memory := writer.memory, MemeicMemory):
+            return memory
+    raise SpecError(f"{editor.specs[0].method!r} has no adapters; wrap the model with 'memeic'")
 
 
 def _read(folder: Path) -> tuple[dict[str, tuple[Tensor, Tensor]], float]:

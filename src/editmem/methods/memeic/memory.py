@@ -1,7 +1,7 @@
 """MemEIC (arXiv 2510.25798): edits of pictures and of facts, found outside of the model and learned inside of it."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,15 +11,18 @@ from torch import Tensor
 from editmem.checks import check_choices, check_ranges, check_tensors
 from editmem.edits.edit import EncodedEdit
 from editmem.errors import HostError, SpecError
-from editmem.hosts.forward import KEPT, Call, Mode
+from editmem.hosts.decisions import KEPT
+from editmem.hosts.forward import Call, Mode
 from editmem.hosts.structure import Host, SiteInfo
 from editmem.memory import (
     Calibration,
+    Desk,
     Draft,
     Kept,
     Match,
     Memory,
     Prompts,
+    PromptStage,
     Spec,
 )
 from editmem.methods.memeic.adapters import AdapterDraft, DualAdapters, add
@@ -28,6 +31,7 @@ from editmem.methods.memeic.evidence import FORMS
 from editmem.methods.memeic.external import ENCODED, VISUAL, ExternalMemory, kind_of, under
 from editmem.methods.memeic.parts import NoDraft, Part
 from editmem.methods.memeic.pictures import PictureIndex, with_originals
+from editmem.methods.memeic.reading import EvidenceStage
 from editmem.routing.answers import Action, Reach, follow, last_action, proceed, reach_of, recorded, resumed
 from editmem.routing.name_router import NameRouter
 from editmem.routing.question_router import QuestionRouter
@@ -191,7 +195,8 @@ class ConnectorSpec(MemeicSpec):
 class MemeicMemory(Memory):
     """Edits of both modalities, one row each, and what they need at their sites.
 
-    Prompts are looked up before the host reads them (`reading.Reader`); a forward pass gets the outcome in its carry.
+    Prompts are looked up before the host reads them (`reading.EvidenceStage`); a forward pass gets the outcome
+    in its `Decisions`.
 
     Args:
         spec: the settings.
@@ -202,7 +207,8 @@ class MemeicMemory(Memory):
         dtype: of the host.
     """
 
-    pictured = reads = True
+    pictured = True
+    decides = (*Memory.decides, "acting", "visual", "textual")
 
     def __init__(
         self,
@@ -242,17 +248,20 @@ class MemeicMemory(Memory):
         if spec.connector:
             self.connector = KnowledgeConnector(attention, spec.connector_rank, spec.connector_alpha, spec.seed)
 
-    @property
-    def sees(self) -> bool:
+    def sees(self, host: bool) -> bool:
         return (pictures := self.external.pictures) is not None and pictures.sees
+
+    def prompt_stage(self, desk: Desk) -> PromptStage:
+        return EvidenceStage(self, desk)
 
     def calibrate(self, neutral: Calibration) -> None:
         self.external.calibrate(neutral)
         self.calibrated = True
 
     @property
-    def reads_examples(self) -> bool:
-        return self.external.router.reads_examples or self.external.pictures is not None
+    def calibrated_by(self) -> Collection[str]:
+        pictures = () if self.external.pictures is None else ("prompts", "pictures")
+        return {*self.external.router.calibrated_by, *pictures}
 
     @property
     def rekeys(self) -> bool:
@@ -284,7 +293,7 @@ class MemeicMemory(Memory):
     def blocks(self, block_path: str) -> Sequence[str]:
         return list(dict.fromkeys([self.first_block, self.read_block]))
 
-    def eyes(self) -> Sequence[str]:
+    def notes(self) -> Sequence[str]:
         pictures = self.external.pictures
         return [] if pictures is None or pictures.eye is None else [pictures.eye]
 
@@ -300,9 +309,9 @@ class MemeicMemory(Memory):
         return call.acted[self.key]
 
     def _action(self, call: Call) -> Action | None:
-        state = call.carry.get(self.key)
+        state = call.decisions.get(self.key)
         if state is None or "acting" not in state or call.mode is Mode.SCAN:
-            call.carry.pop(self.key, None)
+            call.decisions.pop(self.key, None)
             return None
         call = call.on(self.targets.lengths.data.device)
         state = self.current({name: tensor.to(call.real.device) for name, tensor in state.items()})
@@ -316,7 +325,7 @@ class MemeicMemory(Memory):
                 state |= recorded(call, state["acting"], {})
         else:
             action = proceed(call, state, tokens, lengths)
-        call.carry[self.key] = self.stamped({**state, **last_action(action, call)})
+        call.decisions[self.key] = self.stamped({**state, **last_action(action, call)})
         return action
 
     def adapt(self, number: int, x: Tensor, out: Tensor, call: Call) -> Tensor:
@@ -325,7 +334,7 @@ class MemeicMemory(Memory):
         action = self.action(call)
         if action is None or (action.active.device.type == "cpu" and not bool(action.active.any())):
             return out
-        state, weights, scale = call.carry[self.key], self.adapters.maps[number].weights, self.adapters.scale
+        state, weights, scale = call.decisions[self.key], self.adapters.maps[number].weights, self.adapters.scale
         if self.spec.both == "textual":
             return add(x, out, weights, self._adapter(state["acting"]), action.active, scale)
         for name in ("visual", "textual"):
@@ -341,7 +350,7 @@ class MemeicMemory(Memory):
         """Apply the connector at projection `number` to rows with both modalities."""
         assert self.connector is not None
         self.action(call)
-        state = call.carry.get(self.key)
+        state = call.decisions.get(self.key)
         if state is None or not self.connector.trained:
             return out
         both = (state["visual"] >= 0) & (state["textual"] >= 0)
@@ -360,10 +369,6 @@ class MemeicMemory(Memory):
             self.adapters.commit(draft, kind_of(edits) == VISUAL)
         self.targets.append(edits)
         return self.external.append(prompts, edits)
-
-    def look_again(self, views: Sequence[Prompts]) -> None:
-        if views and self.external.pictures is not None:
-            self.external.pictures.look_again(views)
 
     def dependents(self, rows: Sequence[int]) -> list[list[int]]:
         return [list(range(len(self)))] if self.replays else []

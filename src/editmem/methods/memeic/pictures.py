@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from editmem.edits.edit import EncodedEdit
-from editmem.hosts.forward import Call
+from editmem.hosts.forward import OUTPUT, Call
 from editmem.memory import Match, Prompts, Seen
 from editmem.routing.router import at_prompt_ends, prompt_ends
 from editmem.routing.whitening import Distinct
@@ -101,11 +101,11 @@ class PictureIndex(nn.Module):
 
     def calibrate(self, seen: Seen) -> None:
         """Learn from built-in pictures what is the same and what is not."""
-        sights = None if self.eye is None else seen.views.call.seen(self.eye)
-        one_each = sights is not None and sights.ndim == 3 and len(sights) == len(seen.views.x)
+        tower = seen.views.call.noted.get(f"{self.eye}{OUTPUT}")
+        one_each = tower is not None and tower.ndim == 3 and len(tower) == len(seen.views.x)
         self.by_tower = torch.full_like(self.by_tower, one_each)
-        if sights is not None and one_each:
-            self._widen(sights.shape[-1])
+        if tower is not None and one_each:
+            self._widen(tower.shape[-1])
         views, _ = self.pictures(seen.views)
         grid = views.unflatten(0, (seen.pictures, -1)).transpose(0, 1)
         held_out = torch.arange(seen.pictures, device=grid.device) % 3 == 2
@@ -170,7 +170,7 @@ class PictureIndex(nn.Module):
 
     def pictures(self, prompts: Prompts) -> tuple[Tensor, Tensor]:
         """The mean state of each row's pictures, float32 `[B, d]`, and whether it has any, bool `[B]`."""
-        tokens, states = prompts.call.tokens, prompts.call.entering(self.first).float()
+        tokens, states = prompts.call.tokens, prompts.call.noted_at(self.first).float()
         assert tokens is not None
         at = (tokens == self.image_token).float()[..., None]
         count = at.sum(1)
@@ -179,13 +179,11 @@ class PictureIndex(nn.Module):
             return (states * at).sum(1) / count.clamp(min=1), present
         if not bool(present.any()):
             return states.new_zeros((len(states), self.looks.background.shape[0])), present
-        sights = prompts.call.seen(str(self.eye))
-        assert sights is not None
-        sights = sights.float()
-        return _shares(count[:, 0], len(sights)) @ sights.mean(1), present
+        tower = prompts.call.noted_at(f"{self.eye}{OUTPUT}").float()
+        return _shares(count[:, 0], len(tower)) @ tower.mean(1), present
 
     def _ends(self, call: Call) -> Tensor:
-        return at_prompt_ends(call.entering(self.block), call)[0][:, 0]
+        return at_prompt_ends(call.noted_at(self.block), call)[0][:, 0]
 
     def _questions(self, call: Call, chat: Tensor) -> Tensor:
         ends = self._ends(call)

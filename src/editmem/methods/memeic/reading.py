@@ -3,93 +3,44 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from editmem.editing.optimise import Batch, Runner, collate
+from editmem.editing.calibration import SHOWN
+from editmem.editing.optimise import collate
 from editmem.edits.edit import Edit, EncodedEdit
 from editmem.hosts import caches, compat
+from editmem.hosts.decisions import Decisions
 from editmem.hosts.forward import IGNORED_LABEL, PADDING, end_from_labels, real_tokens
-from editmem.memory import Match, Prompts
+from editmem.hosts.staged import StagedPrompts
+from editmem.memory import Desk, Prompts, PromptStage, Staged
 from editmem.methods.memeic.evidence import Evidence, Said
-from editmem.methods.memeic.memory import MemeicMemory
+
+if TYPE_CHECKING:  # the memory makes its stage
+    from editmem.methods.memeic.memory import MemeicMemory
 
 
-@dataclass(frozen=True)
-class Reading:
-    """What came of reading a batch.
-
-    Attributes:
-        inputs: what the host is to be called with.
-        lengths: int64 `[B]`, tokens of each row's prompt, evidence included; None for more of a cached text.
-        route: for the memory's carry.
-        place: int64 `[B, T]`, where the columns that were given are now; None where nothing was put in.
-        keep: how many logits were asked for; 0 for all.
-    """
-
-    inputs: dict[str, Any]
-    lengths: Tensor | None
-    route: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-    place: Tensor | None = None
-    keep: int = 0
-
-    def generating(self, model: Any) -> dict[str, Any]:
-        """The arguments for `generate` of the model."""
-        added = 0 if self.place is None else self.inputs["input_ids"].shape[1] - self.place.shape[1]
-        return compat.longer(model, self.inputs, added) if added else dict(self.inputs)
-
-    def leave(self, cache: Any) -> None:
-        """Note on the cache that `generate` or a forward filled that its text has evidence in it."""
-        if cache is not None and self.place is not None:
-            columns = self.inputs["input_ids"].shape[1]
-            caches.compose(cache, caches.Composed(columns - self.place.shape[1], columns))
-
-    def restore(self, out: Any) -> Any:
-        """The host's output with logits for the columns that were given; at a prompt's own, those of its new text."""
-        if self.place is None:
-            return out
-        self.leave(compat.cache_of(out))
-        place = self.place.to(out.logits.device)
-        out.logits = out.logits.gather(1, place[..., None].expand(-1, -1, out.logits.shape[-1]))[:, -self.keep :]
-        return out
-
-
-class Reader:
-    """Looks prompts up in a memory.
+class EvidenceStage(PromptStage):
+    """Looks prompts up in the external memory, and puts what was found into them.
 
     Args:
-        runner: of the memory's host and site.
         memory: the memory.
-        evidence: makes prompts with evidence, once the tokenizer is known.
-        edit_of: the edit of a row of the memory.
-        pad: a token id to pad with.
+        desk: what is around it.
     """
 
-    def __init__(
-        self,
-        runner: Runner,
-        memory: MemeicMemory,
-        evidence: Callable[[], Evidence],
-        edit_of: Callable[[int], Edit],
-        pad: Callable[[], int],
-    ) -> None:
-        self.runner, self.memory = runner, memory
-        self.evidence, self.edit_of, self.pad = evidence, edit_of, pad
+    options = frozenset({"questions"})
 
-    def read(self, inputs: Mapping[str, Any], lengths: Tensor | None, generating: bool) -> Reading | None:
-        """Find edits for the prompts of a batch, and compose what the host is to read.
+    def __init__(self, memory: "MemeicMemory", desk: Desk) -> None:
+        self.memory, self.desk = memory, desk
+        memory.external.question_of = lambda ids: self.evidence().question(ids)
 
-        Args:
-            inputs: what the host (or its `generate`) was called with, by name.
-            lengths: int64 `[B]`, tokens of each row's prompt; None to go by `labels`, or take all for prompt.
-            generating: whether it was `generate`, which gets the whole text even where there is a cache.
+    def evidence(self) -> Evidence:
+        """What makes prompts with evidence."""
+        return Evidence(self.desk.encode, self.desk.host.image_token, self.memory.spec.evidence or "plain")
 
-        Returns:
-            None where nothing was found.
-        """
+    def read(self, inputs: Mapping[str, Any], lengths: Tensor | None, generating: bool) -> StagedPrompts | None:
         ids = inputs.get("input_ids")
         if ids is None:
             return None
@@ -98,27 +49,27 @@ class Reader:
         note = caches.note_on(cache, ids.shape[0]) if begun else None
         composed = note is not None and note.composed is not None
         if begun and not generating:
-            return _continued(inputs, note, {}, False) if composed else None
+            return _continued(inputs, note, Decisions(), False) if composed else None
         real = real_tokens(inputs.get("attention_mask"), (ids.shape[0], ids.shape[1]), ids.device)
         lengths = self._lengths(inputs, real, lengths)
-        vision = {name: value for name, value in inputs.items() if name in self._sights}
+        vision = {name: value for name, value in inputs.items() if name in self._vision_inputs}
         found, _ = self.find(ids, real, lengths, vision)
         nothing = bool(((found["acting"] < 0) & (found["visual"] < 0)).all())
-        route = {} if nothing else {self.memory.key: found}
+        decisions = Decisions() if nothing else Decisions({self.memory.key: found})
         if composed:
-            return _continued(inputs, note, route, True)
+            return _continued(inputs, note, decisions, True)
         if nothing:
             return None
         if self.memory.spec.evidence is None or begun:
-            return Reading(dict(inputs), lengths, route)
-        return self._composed(inputs, ids, real, lengths, route)
+            return StagedPrompts(dict(inputs), lengths, decisions)
+        return self._composed(inputs, ids, real, lengths, decisions)
 
     @functools.cached_property
-    def _sights(self) -> set[str]:
+    def _vision_inputs(self) -> set[str]:
         """The host's inputs that say what is in its pictures, and where."""
-        return compat.picture_inputs(compat.parameter_names(self.runner.host.model.forward))
+        return compat.picture_inputs(compat.parameter_names(self.desk.host.model.forward))
 
-    def with_evidence(self, edit: EncodedEdit) -> EncodedEdit:
+    def learned(self, edit: EncodedEdit) -> EncodedEdit:
         """An edit that is learned behind its own evidence too (MemEIC's later training steps)."""
         if self.memory.spec.evidence is None or self.memory.adapters is None:
             return edit
@@ -153,22 +104,36 @@ class Reader:
             return end_from_labels(labels, position, real) + 1
         return real.sum(1)
 
-    def explain(self, batch: Batch, top: int) -> tuple[int, int, list[Match]]:
-        """For a batch of one: the row of the edit that answers, that of the picture's edit (-1 for none), and what the
-        question, put in words, was compared with."""
-        route, hop = self.find(batch.ids, batch.mask.bool(), batch.mask.sum(1), batch.vision)
+    def keeping(self, edits: Sequence[Edit]) -> Callable[[], None]:
+        """Pictures are kept as the mean of several views of them, which are read beforehand."""
+        read: dict[str, Prompts] = {}
+        for edit in edits:
+            if edit.image is not None and str(edit.id) not in read:
+                seen = [self.desk.encode.seen(SHOWN, view) for view in edit.image.views()]
+                read[str(edit.id)] = self.desk.read([ids for ids, _ in seen], [vision for _, vision in seen])
+        views = [read[str(edit.id)] for edit in edits if edit.image is not None]
+
+        def keep() -> None:
+            if views and self.memory.external.pictures is not None:
+                self.memory.external.pictures.look_again(views)
+
+        return keep
+
+    def explain(self, inputs: Mapping[str, Any], lengths: Tensor, top: int) -> Staged:
+        vision = {name: value for name, value in inputs.items() if name in self._vision_inputs}
+        found, hop = self.find(inputs["input_ids"], inputs["attention_mask"].bool(), lengths, vision)
         matches = [] if hop is None else self.memory.external.match(hop, top)[0]
-        return int(route["acting"][0]), int(route["visual"][0]), matches
+        return Staged(int(found["acting"][0]), int(found["visual"][0]), matches)
 
     def find(
         self, ids: Tensor, real: Tensor, lengths: Tensor, vision: Mapping[str, Any]
     ) -> tuple[dict[str, Tensor], Prompts | None]:
         """The rows of the edits for each prompt, -1 for none: "visual", "textual", and "acting"; and the questions
         about recognised pictures, put in words."""
-        if (questions := self.runner.context.questions) is not None and len(questions) != len(ids):
-            raise ValueError(f"{len(questions)} questions were given to `decomposed` for a batch of {len(ids)} rows")
+        if (questions := self.desk.context.stage_options.get("questions")) is not None and len(questions) != len(ids):
+            raise ValueError(f"{len(questions)} questions were given for a batch of {len(ids)} rows")
         mask = real.long()
-        seen = self.runner.see({"input_ids": ids, "attention_mask": mask, **vision}, lengths)
+        seen = self.desk.see({"input_ids": ids, "attention_mask": mask, **vision}, lengths)
         found, hop = self.memory.external.find(seen), None
         hops = [
             b
@@ -177,17 +142,17 @@ class Reader:
         ]
         if hops and self.memory.external.has_textual:
             prompts = [self._prompt(ids[b], real[b], int(lengths[b])) for b in hops]
-            names = [self.edit_of(int(found.visual[b])).target for b in hops]
+            names = [self.desk.edit_of(int(found.visual[b])).target for b in hops]
             words = [self._question(b) for b in hops]
             texts = [self.evidence().about(*asked) for asked in zip(prompts, names, words, strict=True)]
-            batch = collate([(i, text, [0]) for i, text in enumerate(texts)], self.pad(), ids.device)
-            hop = self.runner.see({"input_ids": batch.ids, "attention_mask": batch.mask}, batch.mask.sum(1))
+            batch = collate([(i, text, [0]) for i, text in enumerate(texts)], self.desk.pad, ids.device)
+            hop = self.desk.see({"input_ids": batch.ids, "attention_mask": batch.mask}, batch.mask.sum(1))
             found = self.memory.external.hopped(found, torch.tensor(hops, device=ids.device), hop)
-        return found.route(), hop
+        return found.decided(), hop
 
     def _question(self, row: int) -> str | None:
         """How a row asks in words about what its picture shows, where that was said."""
-        return None if (questions := self.runner.context.questions) is None else questions[row]
+        return None if (questions := self.desk.context.stage_options.get("questions")) is None else questions[row]
 
     @staticmethod
     def _prompt(ids: Tensor, real: Tensor, length: int) -> list[int]:
@@ -196,7 +161,7 @@ class Reader:
     def _said(self, row: int) -> Said | None:
         if row < 0:
             return None
-        edit = self.edit_of(row)
+        edit = self.desk.edit_of(row)
         return Said(edit.text, edit.target)
 
     def _composed(
@@ -205,9 +170,9 @@ class Reader:
         ids: Tensor,
         real: Tensor,
         lengths: Tensor,
-        route: dict[str, dict[str, Tensor]],
-    ) -> Reading:
-        found = route[self.memory.key]
+        decisions: Decisions,
+    ) -> StagedPrompts:
+        found = decisions[self.memory.key]
         rows: list[list[int]] = []
         sources: list[list[int]] = []
         places: list[list[int]] = []
@@ -229,22 +194,22 @@ class Reader:
             # From the prompt's end backwards; its beginning forwards.
             shift = len(composed) - length
             places.append([at if at < kept else max(kept, at + shift) for at in range(len(columns))])
-        return self._laid_out(inputs, real, lengths, route, rows, sources, places)
+        return self._laid_out(inputs, real, lengths, decisions, rows, sources, places)
 
     def _laid_out(
         self,
         inputs: Mapping[str, Any],
         real: Tensor,
         lengths: Tensor,
-        route: dict[str, dict[str, Tensor]],
+        decisions: Decisions,
         rows: Sequence[Sequence[int]],
         sources: Sequence[Sequence[int]],
         places: Sequence[Sequence[int]],
-    ) -> Reading:
+    ) -> StagedPrompts:
         """The batch with rows padded on the left."""
         device, width = real.device, max(map(len, rows))
         source = torch.tensor([[-2] * (width - len(row)) + list(row) for row in sources], device=device)
-        pad = self.pad()
+        pad = self.desk.pad
         ids = torch.tensor([[pad] * (width - len(row)) + list(row) for row in rows], device=device)
         place = torch.zeros(real.shape, dtype=torch.long, device=device)
         for b, (row, at) in enumerate(zip(rows, places, strict=True)):
@@ -263,12 +228,10 @@ class Reader:
                 made[name] = value
         keep = inputs.get("logits_to_keep") or 0
         added = torch.tensor([len(row) for row in rows], device=device) - real.sum(1)
-        return Reading(made, lengths + added, route, place, int(keep))
+        return StagedPrompts(made, lengths + added, decisions, place, int(keep))
 
 
-def _continued(
-    inputs: Mapping[str, Any], note: caches.Note | None, route: dict[str, dict[str, Tensor]], whole: bool
-) -> Reading:
+def _continued(inputs: Mapping[str, Any], note: caches.Note | None, decisions: Decisions, whole: bool) -> StagedPrompts:
     """More of a text whose beginning, with evidence, is in the cache; `inputs` have the `whole` text, or the rest.
 
     Raises:
@@ -292,7 +255,7 @@ def _continued(
         made["input_ids"] = torch.cat([before.clamp(min=0).to(ids.dtype), new], 1)
     if isinstance(made.get("position_ids"), Tensor):
         made["position_ids"] = (made["attention_mask"].cumsum(1) - 1).clamp(min=0)[:, -new.shape[1] :]
-    return Reading(made, None, route)
+    return StagedPrompts(made, None, decisions)
 
 
 def _moved(value: Tensor, source: Tensor, fill: int) -> Tensor:

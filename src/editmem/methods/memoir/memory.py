@@ -1,6 +1,6 @@
 """MEMOIR's residual memory (arXiv 2506.07899): what edits add to the output of one feed-forward block."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -151,8 +151,8 @@ class ResidualMemory(ActingMemory):
         self.calibrated = True
 
     @property
-    def reads_examples(self) -> bool:
-        return self.router.reads_examples
+    def calibrated_by(self) -> Collection[str]:
+        return self.router.calibrated_by
 
     def read_back(self, text_of: Callable[[Sequence[int]], str]) -> None:
         self.router.read_back(text_of)
