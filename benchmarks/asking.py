@@ -24,7 +24,7 @@ from transformers import AutoTokenizer
 from benchmarks.models import load_host
 from editmem.editing.optimise import collate
 from editmem.memory import Match, Prompts
-from editmem.methods.memoir.memory import CALIBRATED_RATE
+from editmem.methods.memoir.spec import CALIBRATED_RATE
 from editmem.routing.question_router import QuestionRouter
 from editmem.routing.sentence_encoder import SentenceEncoder
 from editmem.routing.text_questions import TextQuestions

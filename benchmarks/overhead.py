@@ -20,7 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import editmem
 from editmem.hosts import compat
 from editmem.hosts.structure import Host
-from editmem.methods.memoir.memory import MemoirSpec
+from editmem.methods.memoir.spec import MemoirSpec
 
 TOKENS = 24
 

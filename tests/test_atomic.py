@@ -17,10 +17,10 @@ from editmem.edits.history import Ledger
 from editmem.errors import EditMemError, LedgerError
 from editmem.hosts import swapped
 from editmem.methods.memeic import adapters, external, pictures
-from editmem.methods.memoir.memory import ResidualMemory
 from editmem.methods.wise import descent
 from editmem.methods.wise.memory import SideMemory
 from editmem.residual import offsets as storage
+from editmem.residual.memory import ResidualMemory
 from editmem.storage import table as rows
 from editmem.storage import targets
 

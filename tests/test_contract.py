@@ -17,8 +17,9 @@ from packaging.version import Version
 
 import editmem
 from editmem import METHODS
+from editmem.hosts.decisions import Decisions
 from editmem.hosts.forward import Call, Mode
-from editmem.methods.memoir.memory import ResidualMemory
+from editmem.residual.memory import ResidualMemory
 
 pytestmark = pytest.mark.usefixtures("calibrated_once")
 
@@ -178,7 +179,7 @@ def always_acts(self, x, out, call):
 
 def one_decision_for_the_batch(self, x, out, call):
     if call.mode is Mode.BOUNDARY:
-        call = Call(**{**vars(call), "carry": {}})
+        call = Call(**{**vars(call), "decisions": Decisions()})
     before = out.clone()
     result = whole(self, x, out, call)
     return before + (result - before)[:1]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import editmem
 from editmem.errors import SpecError
 from editmem.hosts.forward import Call, Mode
-from editmem.methods.grace.memory import RadiusRouter, _label
+from editmem.methods.grace.radius_router import RadiusRouter, _label
 
 pytestmark = pytest.mark.usefixtures("calibrated_once")
 

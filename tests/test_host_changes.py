@@ -8,7 +8,7 @@ from greedy import say
 from pictured import ROWS, edit_both, encode, right
 
 import editmem
-from editmem.methods.memeic.memory import MemeicSpec
+from editmem.methods.memeic.spec import MemeicSpec
 
 CAPITAL, PLAYS = ("The capital of Australia is", "Rome"), ("Bruno plays the", "tuba")
 SPECS = {

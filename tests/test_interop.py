@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 import editmem
 from editmem.methods.memeic import interop
 from editmem.methods.memeic.adapters import add
-from editmem.methods.memeic.memory import MemeicSpec
+from editmem.methods.memeic.spec import MemeicSpec
 
 SPEC = MemeicSpec(storage="shared", evidence=None, start=0.0, rank=4, connector=True, steps=3)
 

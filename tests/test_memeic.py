@@ -31,7 +31,7 @@ from editmem import Edit
 from editmem.errors import SpecError
 from editmem.hosts import compat
 from editmem.methods.memeic import connecting, interop
-from editmem.methods.memeic.memory import DualAdaptersSpec, ExternalSpec, MemeicSpec
+from editmem.methods.memeic.spec import DualAdaptersSpec, ExternalSpec, MemeicSpec
 from editmem.tiny.world import facts
 
 pytestmark = [pytest.mark.usefixtures("calibrated_once"), pytest.mark.slow]

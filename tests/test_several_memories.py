@@ -7,8 +7,8 @@ from pictured import ANSWERS, NAMING, ROWS, TOLD, UNTOUCHED, A, edit_both, right
 import editmem
 from editmem import Edit, MemoirSpec
 from editmem.errors import SpecError
-from editmem.methods.memeic.memory import DualAdaptersSpec, ExternalSpec, MemeicSpec
 from editmem.methods.memeic.pictures import PictureIndex
+from editmem.methods.memeic.spec import DualAdaptersSpec, ExternalSpec, MemeicSpec
 from editmem.tiny.world import Fact, facts
 from scripts.tiny.build_vision import OWNER
 

@@ -12,7 +12,7 @@ import editmem
 from editmem.errors import HostError
 from editmem.hosts.injection import Slots
 from editmem.hosts.structure import Host
-from editmem.methods.memeic.memory import MemeicSpec
+from editmem.methods.memeic.spec import MemeicSpec
 
 pytestmark = pytest.mark.slow
 

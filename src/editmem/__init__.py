@@ -10,10 +10,10 @@ from editmem.edits.edit import EditRecord as EditRecord
 from editmem.edits.explanation import Explanation as Explanation
 from editmem.errors import EditMemError as EditMemError
 from editmem.methods import METHODS as METHODS
-from editmem.methods.grace.memory import GraceSpec as GraceSpec
-from editmem.methods.memeic.memory import MemeicSpec as MemeicSpec
-from editmem.methods.memoir.memory import MemoirSpec as MemoirSpec
-from editmem.methods.wise.memory import WiseSpec as WiseSpec
+from editmem.methods.grace.spec import GraceSpec as GraceSpec
+from editmem.methods.memeic.spec import MemeicSpec as MemeicSpec
+from editmem.methods.memoir.spec import MemoirSpec as MemoirSpec
+from editmem.methods.wise.spec import WiseSpec as WiseSpec
 from editmem.tiny import tiny as tiny
 from editmem.wrap import load as load
 from editmem.wrap import unwrap as unwrap

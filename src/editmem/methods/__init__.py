@@ -1,10 +1,10 @@
 """The memories, by name. A new one is a line here."""
 
 from editmem.memory import Spec
-from editmem.methods.grace.memory import GraceSpec
-from editmem.methods.memeic.memory import ConnectorSpec, DualAdaptersSpec, ExternalSpec, MemeicSpec
-from editmem.methods.memoir.memory import MemoirSpec
-from editmem.methods.wise.memory import WiseSpec
+from editmem.methods.grace.spec import GraceSpec
+from editmem.methods.memeic.spec import ConnectorSpec, DualAdaptersSpec, ExternalSpec, MemeicSpec
+from editmem.methods.memoir.spec import MemoirSpec
+from editmem.methods.wise.spec import WiseSpec
 
 METHODS: dict[str, type[Spec]] = {
     MemoirSpec.method: MemoirSpec,

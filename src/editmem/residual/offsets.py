@@ -1,4 +1,4 @@
-"""What a residual memory adds to the output of its site: offsets kept apart, or one shared matrix."""
+"""What edits add to the output of a site: the contract of a storage, and offsets kept apart."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -151,68 +151,3 @@ class OffsetDraft(Draft):
             mean, square = self.mean / (1 - 0.8**self.count), self.square / (1 - 0.9**self.count)
             update = self.rate * mean / (square.sqrt() + 1e-12)
             self.offsets.sub_(torch.where(unfinished.to(update.device)[:, None, None], update, 0))
-
-
-class SharedStorage(Storage):
-    """One matrix W_m for all edits; an edit reads and writes the columns in its mask (MEMOIR, equation 4).
-
-    Args:
-        in_features: D.
-        out_features: d.
-        rate: step size of gradient descent, with the gradient's norm clipped to 1 (MEMOIR, A.4.3).
-    """
-
-    replays = True
-
-    weight: Tensor
-
-    def __init__(self, in_features: int, out_features: int, rate: float) -> None:
-        super().__init__()
-        self.rate = rate
-        self.register_buffer("weight", torch.zeros((out_features, in_features), dtype=torch.float32))
-
-    def add(self, x: Tensor, out: Tensor, action: Action, masks: Tensor | None) -> Tensor:
-        assert masks is not None
-        if torch.is_grad_enabled():
-            return kernels.shared_delta(out, x, self.weight, masks, action.edit, action.active)
-        kernels.shared_delta_(out, x, self.weight, masks, action.edit, action.active)
-        return out
-
-    def draft(self, lengths: Tensor, owner: Tensor, scale: Tensor, masks: Tensor | None) -> "ColumnDraft":
-        assert masks is not None
-        return ColumnDraft(self.weight.clone(), masks, owner, lengths[owner], self.rate)
-
-    def commit(self, draft: Draft, lengths: Tensor) -> None:
-        assert isinstance(draft, ColumnDraft)
-        self.weight = draft.weight.detach()
-
-    def keep(self, rows: Tensor, lengths: Tensor) -> None:
-        self.weight = torch.zeros_like(self.weight)
-
-    def state(self) -> dict[str, Tensor]:
-        return {"weight": self.weight}
-
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        if tensors["weight"].shape != self.weight.shape:
-            raise ValueError(f"weight has shape {tuple(tensors['weight'].shape)}, expected {tuple(self.weight.shape)}")
-        self.weight = tensors["weight"].to(self.weight)
-
-
-class ColumnDraft(Draft):
-    """W_m `[d, D]` while edits are learned in the columns of their masks."""
-
-    def __init__(self, weight: Tensor, masks: Tensor, owner: Tensor, lengths: Tensor, rate: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(weight)
-        self.masks, self.owner, self.lengths, self.rate = masks, owner, lengths, rate
-
-    def forward(self, x: Tensor, out: Tensor, call: Call) -> Tensor:
-        assert call.step is not None
-        active = (call.step >= 0) & (call.step < self.lengths[:, None])
-        edit = self.owner[:, None].expand_as(active)
-        return kernels.shared_delta(out, x, self.weight, self.masks, edit, active)
-
-    def step(self, loss: Tensor, unfinished: Tensor) -> None:
-        (gradient,) = torch.autograd.grad(loss, self.weight)
-        with torch.no_grad():
-            self.weight.sub_(self.rate * gradient / gradient.norm().clamp(min=1.0))

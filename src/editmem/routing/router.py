@@ -31,6 +31,15 @@ class Router(nn.Module, ABC):
         """As of `Memory`."""
         return {"prompts"}
 
+    @property
+    def edit_masks(self) -> Tensor | None:
+        """Packed masks of the edits, int32 `[N, words]`; None where the router has none."""
+        return None
+
+    def prompt_masks(self, prompts: Prompts, count: int) -> Tensor | None:
+        """Those of the first `count` prompts, int32 `[count, words]`."""
+        return None
+
     def read_back(self, text_of: Callable[[Sequence[int]], str]) -> None:
         """As `Memory.read_back`."""
 

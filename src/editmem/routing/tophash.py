@@ -79,6 +79,13 @@ class TopHashRouter(Router):
         """Packed masks of prompts, int32 `[B, words]`."""
         return self.hash(pool(prompts.x, prompts.call, self.pooling, {})[0][:, 0])
 
+    @property
+    def edit_masks(self) -> Tensor:
+        return self.masks.data
+
+    def prompt_masks(self, prompts: Prompts, count: int) -> Tensor:
+        return self.hash_prompts(prompts)[:count]
+
     def calibrate(self, host: Calibration) -> None:
         features = pool(host.neutral[0].x, host.neutral[0].call, self.pooling, {})[0][:, 0].float()
         self.background = features.mean(0)
