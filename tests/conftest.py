@@ -84,10 +84,10 @@ def calibrated_once(monkeypatch):
             return
         of = _what_calibration_is_of(writer)
         if of in _CALIBRATED:
-            writer.memory.load_tensors({name: tensor.clone() for name, tensor in _CALIBRATED[of].items()})
+            writer.memory.restore({name: tensor.clone() for name, tensor in _CALIBRATED[of].items()})
         else:
             calibrate(writer, progress)
-            _CALIBRATED[of] = {name: tensor.clone() for name, tensor in writer.memory.tensors().items()}
+            _CALIBRATED[of] = {name: tensor.clone() for name, tensor in writer.memory.state_dict().items()}
 
     monkeypatch.setattr(Writer, "calibrate", once)
 

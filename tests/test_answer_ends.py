@@ -124,7 +124,7 @@ def test_an_answer_that_ends_is_left_alone():
     assert editor.edit(PROMPT, "Sydney").took
     encoded = Encoder(tokenizer, None).edit(Edit(PROMPT, "Sydney"))
     assert editor._memory.targets.window >= len(encoded.target)
-    assert int(editor._memory.tensors()["lengths"][0]) == len(encoded.target)
+    assert int(editor._memory.state_dict()["targets.lengths.data"][0]) == len(encoded.target)
 
 
 def test_a_batch_takes_two_looks_ahead_at_most(tokenizer):

@@ -17,9 +17,10 @@ from editmem.edits.history import Ledger
 from editmem.errors import EditMemError, LedgerError
 from editmem.hosts import swapped
 from editmem.methods.memeic import adapters, external, pictures
+from editmem.methods.memoir import shared_matrix
 from editmem.methods.wise import descent
 from editmem.methods.wise.memory import SideMemory
-from editmem.residual import offsets as storage
+from editmem.residual import offsets
 from editmem.residual.memory import ResidualMemory
 from editmem.storage import table as rows
 from editmem.storage import targets
@@ -39,15 +40,15 @@ METHODS = {
 }
 STEPS = {
     "host": (swapped._EntryCall, "__call__"),
-    "offsets": (storage.OffsetDraft, "step"),
-    "columns": (storage.ColumnDraft, "step"),
+    "offsets": (offsets.OffsetDraft, "step"),
+    "columns": (shared_matrix.ColumnDraft, "step"),
     "descent": (descent.DescentDraft, "step"),
     "adapters": (adapters.AdapterDraft, "step"),
     "kept adapters": (adapters.DualAdapters, "commit"),
     "residual": (ResidualMemory, "commit"),
     "side": (SideMemory, "_follow"),
     "found": (external.ExternalMemory, "append"),
-    "storage": (storage.FactoredStorage, "commit"),
+    "storage": (offsets.FactoredStorage, "commit"),
     "targets": (targets.Targets, "append"),
     "rows": (rows.Rows, "append"),
     "put": (rows.Rows, "put"),
@@ -123,7 +124,10 @@ def inner(editor):
     """All tensors of the memory, also those that are not saved, beyond the rows in use too; but not the version."""
     memory = editor._memory
     buffers = {name: tensor for name, tensor in memory.named_buffers() if name != "version"}
-    return {**{name: t.clone() for name, t in memory.tensors().items()}, **{n: t.clone() for n, t in buffers.items()}}
+    return {
+        **{name: t.clone() for name, t in memory.state_dict().items()},
+        **{n: t.clone() for n, t in buffers.items()},
+    }
 
 
 def assert_same(before, after):
@@ -274,7 +278,7 @@ def test_wrapping_and_loading_that_fail_leave_the_host_alone(plain, tmp_path, mo
         def stop(self, tensors):
             raise KeyboardInterrupt
 
-        patch.setattr(ResidualMemory, "load_tensors", stop)
+        patch.setattr(ResidualMemory, "restore", stop)
         with pytest.raises(KeyboardInterrupt):
             editmem.load(model, tmp_path / "memory", tokenizer=tokenizer, ledger=tmp_path / "ledger")
         assert [type(module) for module in model.modules()] == classes

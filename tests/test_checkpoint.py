@@ -83,7 +83,7 @@ def test_a_host_in_another_dtype(method, saved_in, loaded_in, tmp_path):
         inputs = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
         said = model.generate(**inputs, max_new_tokens=6, do_sample=False)[0, inputs["input_ids"].shape[1] :]
         assert tokenizer.decode(said).strip().startswith(target)
-    assert editor._memory.tensors()["storage.offsets"].dtype == getattr(torch, loaded_in)
+    assert editor._memory.state_dict()["storage.offsets.data"].dtype == getattr(torch, loaded_in)
 
 
 BREAKS = "\u2028\u2029\u0085\x0b\x0c\x1c\x1d\x1e\r\n"
@@ -142,7 +142,7 @@ def _truncate(folder):
 def _drop_tensor(folder):
     path = folder / checkpoint.TENSORS
     tensors = load_file(path)
-    tensors.pop("0.lengths")
+    tensors.pop("0.targets.lengths.data")
     save_file(tensors, path)
     config = json.loads((folder / checkpoint.CONFIG).read_text())
     config["sha256"][checkpoint.TENSORS] = checkpoint._digest(path)
@@ -154,7 +154,7 @@ def _drop_tensor(folder):
     [
         (_flip, "damaged"),
         (_truncate, "damaged"),
-        (_drop_tensor, "'lengths' is missing"),
+        (_drop_tensor, "'targets.lengths.data' is missing"),
         (_config(format=99), "newer"),
         (_config(tokenizer="0"), "another tokenizer"),
         (_host(hidden_size=7), "another host: its hidden_size is 7"),

@@ -25,7 +25,7 @@ def ids(editor):
 
 
 def state(editor):
-    return {name: tensor.clone() for name, tensor in editor._memory.tensors().items()}
+    return {name: tensor.clone() for name, tensor in editor._memory.state_dict().items()}
 
 
 def same(one, other):

@@ -59,8 +59,8 @@ def test_forgetting_is_never_having_made(pairs):
     other.edit(pairs[:29], progress=False)
     other.edit(pairs[30:], progress=False)
     assert torch.equal(logits(one, prompts), logits(other, prompts))
-    for name, tensor in one._memory.tensors().items():
-        assert torch.equal(tensor, other._memory.tensors()[name]), name
+    for name, tensor in one._memory.state_dict().items():
+        assert torch.equal(tensor, other._memory.state_dict()[name]), name
     assert say(one, pairs[29][0]) != f"{pairs[29][1]}."
 
 
@@ -160,14 +160,14 @@ def test_the_text_after_an_answer_is_the_hosts(editor):
 )
 def test_bad_input_changes_nothing(editor, arguments, message):
     editor.edit(PROMPT, "Sydney")
-    tensors = editor._memory.tensors()
+    tensors = editor._memory.state_dict()
     if message is None:
         assert editor.edit(*arguments) == []
     else:
         with pytest.raises(InvalidEditError, match=message):
             editor.edit(*arguments)
     assert len(editor.edits) == len(editor.history) == 1
-    assert all(torch.equal(tensor, editor._memory.tensors()[name]) for name, tensor in tensors.items())
+    assert all(torch.equal(tensor, editor._memory.state_dict()[name]) for name, tensor in tensors.items())
 
 
 def test_ids_in_use_and_unknown_ids(editor):

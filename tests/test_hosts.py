@@ -110,7 +110,7 @@ def test_bfloat16_host(name, tokenizer):
     model = make(name, len(tokenizer), torch.bfloat16)
     with editmem.wrap(model, tokenizer=tokenizer) as editor:
         check_edit(model, tokenizer, editor)
-        assert editor._memory.tensors()["storage.offsets"].dtype == torch.bfloat16
+        assert editor._memory.state_dict()["storage.offsets.data"].dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("first", [True, False])

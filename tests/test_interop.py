@@ -30,7 +30,7 @@ def editor():
 def weights_of(editor):
     memory = editor._memory
     adapters = {f"{m.path}.{i}": w[1].clone() for m in memory.adapters.maps for i, w in enumerate(m.weights)}
-    return adapters | {f"connector.{n}": t.clone() for n, t in memory.connector.state().items()}
+    return adapters | {f"connector.{n}": t.clone() for n, t in memory.connector.state_dict().items()}
 
 
 def test_peft_computes_the_same(editor, tmp_path):

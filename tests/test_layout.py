@@ -9,7 +9,7 @@ import editmem
 
 ROOT = Path(editmem.__file__).parent
 FLOORS = [
-    ["errors", "kernels", "tiny"],
+    ["errors", "kernels", "state", "tiny"],
     ["text"],
     ["hosts", "edits"],
     ["storage"],

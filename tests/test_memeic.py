@@ -137,10 +137,10 @@ def test_a_second_turn_on_the_cache_of_the_first(vlm, model, editor):
 
 def test_forgetting_leaves_the_other_as_it_was_alone(vlm, model, editor):
     editor.edit(TOLD, "Sydney")
-    alone = {name: tensor.clone() for name, tensor in editor._memory.tensors().items()}
+    alone = {name: tensor.clone() for name, tensor in editor._memory.state_dict().items()}
     record = editor.edit(NAMING, B, image=seen(A))
     editor.forget(record.id)
-    assert all(torch.equal(tensor, alone[name]) for name, tensor in editor._memory.tensors().items())
+    assert all(torch.equal(tensor, alone[name]) for name, tensor in editor._memory.state_dict().items())
     assert right(say(vlm, model, ROWS)) == [False, False, True, True, False]
     editor.undo()
     assert all(right(say(vlm, model, ROWS)))
@@ -203,11 +203,11 @@ def test_shared_adapters_learn_one_after_the_other_and_forget_by_learning_again(
     spec = MemeicSpec(storage="shared", rank=8, steps=20, rate=3e-3)
     with wrapped(vlm, model, spec) as editor:
         record = editor.edit(TOLD, "Sydney")
-        alone = {name: tensor.clone() for name, tensor in editor._memory.tensors().items()}
+        alone = {name: tensor.clone() for name, tensor in editor._memory.state_dict().items()}
         other = editor.edit("The capital of Chile is", "Quito")
         assert editor.forget_cost(other.id).edits == 1
         editor.forget(other.id)
-        assert all(torch.equal(tensor, alone[name]) for name, tensor in editor._memory.tensors().items())
+        assert all(torch.equal(tensor, alone[name]) for name, tensor in editor._memory.state_dict().items())
         assert record.took
 
 
@@ -223,9 +223,9 @@ def test_bf16(vlm, model):
 def test_a_visual_edit_changes_nothing_textual(vlm, model):
     with wrapped(vlm, model, MemeicSpec(storage="shared", connector=True)) as editor:
         editor.edit(TOLD, "Sydney")
-        before = {name: tensor.clone() for name, tensor in editor._memory.tensors().items()}
+        before = {name: tensor.clone() for name, tensor in editor._memory.state_dict().items()}
         editor.edit(NAMING, B, image=seen(A))
-        after = editor._memory.tensors()
+        after = editor._memory.state_dict()
         for name, tensor in before.items():
             if name.startswith("adapters."):
                 assert torch.equal(tensor[1], after[name][1]), name
@@ -244,11 +244,11 @@ def test_training_a_connector_changes_it_alone(vlm, model, tmp_path):
     with wrapped(vlm, model, MemeicSpec(connector=True)) as editor:
         visual, textual = edit_both(editor)
         untouched = say(vlm, model, UNTOUCHED)
-        before = {name: tensor.clone() for name, tensor in editor._memory.tensors().items()}
+        before = {name: tensor.clone() for name, tensor in editor._memory.state_dict().items()}
         question = connecting.Composition(Edit(COMPOSED, "Sydney", image=seen(A, 4)), visual.id, textual.id)
         losses = connecting.train(editor, [question] * 4, passes=4, rate=1e-3, batch_size=2, right=1.0)
         assert len(losses) == 8
-        after = editor._memory.tensors()
+        after = editor._memory.state_dict()
         assert {n.split(".")[0] for n in before if not torch.equal(before[n], after[n])} == {"connector"}
         assert not any(parameter.requires_grad for parameter in editor._memory.connector.parameters())
         assert say(vlm, model, UNTOUCHED) == untouched
@@ -429,7 +429,7 @@ def test_tensors_of_before_a_picture_had_a_vector_of_its_own(vlm, model, editor,
     edit_both(editor)
     wanted = say(vlm, model, ROWS)
     memory = editor._memory
-    tensors = memory.tensors()
-    memory.load_tensors({name: tensor for name, tensor in tensors.items() if not name.endswith("originals")})
-    assert memory.tensors().keys() == tensors.keys()
+    tensors = memory.state_dict()
+    memory.restore({name: tensor for name, tensor in tensors.items() if not name.endswith("originals")})
+    assert memory.state_dict().keys() == tensors.keys()
     assert say(vlm, model, ROWS) == wanted

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from editmem.methods.wise.merging import MERGES, merge
 from editmem.methods.wise.shards import Shards
+from editmem.state import restore
 
 
 def merged(rows, method, keep=1.0):
@@ -79,11 +80,11 @@ def test_what_is_stored_of_a_shard():
     shards = Shards(1000, 400, 0.2, 0, torch.bfloat16)
     shards.resize(1)
     shards.deltas[0] = torch.randn(400, 1000) * shards.mask(0)
-    state = shards.state()
+    state = shards.state_dict()
     weight = 400 * 1000
     assert sum(t.nbytes for t in state.values()) == pytest.approx((2 * 0.2 + 1 / 8) * weight, rel=0.02)
     again = Shards(1000, 400, 0.2, 0, torch.bfloat16)
-    again.load(state)
+    restore(again, state)
     assert torch.equal(again.deltas, shards.deltas)
     with pytest.raises(ValueError, match="number of values"):
-        again.load({**state, "values": state["values"][1:]})
+        restore(again, {**state, "values": state["values"][1:]})

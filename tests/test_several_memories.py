@@ -80,9 +80,9 @@ def test_forgetting_in_one_memory_leaves_the_other_alone(vlm, model):
     with wrapped(vlm, model, [MemoirSpec(storage="shared", router="tophash"), ExternalSpec()]) as editor:
         visual, textual = edit_both(editor)
         assert editor.forget_cost(visual.id).edits == 0
-        before = {name: tensor.clone() for name, tensor in editor._memory.tensors().items()}
+        before = {name: tensor.clone() for name, tensor in editor._memory.state_dict().items()}
         editor.forget(visual.id)
-        assert all(torch.equal(tensor, before[name]) for name, tensor in editor._memory.tensors().items())
+        assert all(torch.equal(tensor, before[name]) for name, tensor in editor._memory.state_dict().items())
         assert list(editor.edits) == [textual.id]
 
 

@@ -411,7 +411,7 @@ def test_dropped_and_saved(embedded):
     subjects.keep(torch.tensor([0, 2, 3]))
     assert embedded.who(subjects, *texts) == [{0: 1}, {}, {1: 1}, {2: 0.7}]
     loaded = Subjects(Stream())
-    loaded.load_tensors({name: tensor.clone() for name, tensor in subjects.tensors().items()})
+    loaded.restore({name: tensor.clone() for name, tensor in subjects.tensors().items()})
     assert embedded.who(loaded, *texts) == embedded.who(subjects, *texts)
     assert len(loaded) == 3
 

@@ -278,10 +278,10 @@ def test_a_loaded_memory_goes_on_as_the_saved_one(wrapped, tiny, tmp_path, setti
 def test_inference_changes_no_state(wrapped):
     editor = wrapped(inference="merge", shard_edits=4)
     editor.edit(EDITS)
-    before = {name: tensor.clone() for name, tensor in editor._memory.tensors().items()}
+    before = {name: tensor.clone() for name, tensor in editor._memory.state_dict().items()}
     sides = editor._memory.sides.deltas.clone()
     answers(editor, PROMPTS + OTHERS)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in editor._memory.tensors().items())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in editor._memory.state_dict().items())
     assert torch.equal(editor._memory.sides.deltas, sides)
 
 

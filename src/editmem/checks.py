@@ -1,9 +1,7 @@
 """Refuse what a spec or a file says, where it cannot be."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
-
-from torch import Tensor
 
 from editmem.errors import SpecError
 
@@ -28,22 +26,3 @@ def check_ranges(spec: Any, **ranges: tuple[float, float]) -> None:
     for name, (low, high) in ranges.items():
         if (value := getattr(spec, name)) is not None and not low <= value <= high:
             raise SpecError(f"{name} must be between {low} and {high}, got {value!r}")
-
-
-def check_tensors(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """Refuse tensors that are not those of an (empty) memory but for their number of rows.
-
-    Floats may be wider or narrower, as they are where the same host was loaded in another dtype.
-
-    Raises:
-        ValueError: naming the first tensor that is missing, unknown, or of another dtype or number of axes.
-    """
-    for name in sorted(set(found) ^ set(expected)):
-        raise ValueError(f"tensor {name!r} is {'missing' if name in expected else 'unknown'}")
-    for name, tensor in expected.items():
-        floats = found[name].is_floating_point() and tensor.is_floating_point()
-        if found[name].ndim != tensor.ndim or not (floats or found[name].dtype == tensor.dtype):
-            raise ValueError(
-                f"tensor {name!r} is {found[name].dtype} with {found[name].ndim} axes, "
-                f"expected {tensor.dtype} with {tensor.ndim}"
-            )

@@ -354,7 +354,7 @@ class Editor:
             tokenizer=checkpoint.tokenizer_fingerprint(self._writer.encode.tokenizer),
             rows=[list(writer.active.rows) for writer in self._writers],
             events=list(self._ledger),
-            tensors=[w.memory.tensors() if w.memory.calibrated else {} for w in self._writers],
+            tensors=[dict(w.memory.state_dict()) if w.memory.calibrated else {} for w in self._writers],
         )
 
     def _restore(self, state: checkpoint.State) -> None:
@@ -363,7 +363,7 @@ class Editor:
         history.take_over(state.events)
         for writer, rows, tensors in zip(self._writers, state.rows, state.tensors, strict=True):
             if tensors:
-                writer.memory.load_tensors(tensors)
+                writer.memory.restore(tensors)
             writer.active.take_over(rows, {edit_id: history.record(edit_id).edit for edit_id in rows})
         self._ledger.join(state.events)
 

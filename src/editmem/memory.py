@@ -19,6 +19,7 @@ from editmem.errors import SpecError
 from editmem.hosts.forward import Call, Context
 from editmem.hosts.staged import StagedPrompts
 from editmem.hosts.structure import Host, SiteInfo
+from editmem.state import Patterns, Stored, renamed, restore
 from editmem.storage.snapshots import Restore, snapshot
 from editmem.storage.targets import Targets
 from editmem.text.vocabulary import Vocabulary
@@ -206,7 +207,7 @@ class Draft(nn.Module, ABC):
         return True
 
 
-class Memory(nn.Module, ABC):
+class Memory(Stored, ABC):
     """Edits at one site of the host.
 
     Attributes:
@@ -367,11 +368,11 @@ class Memory(nn.Module, ABC):
 
     def snapshot(self) -> Restore:
         """What puts the memory back into its present state, bit for bit; see `snapshots`. Of several the last one."""
-        restore = snapshot(self)
+        back = snapshot(self)
 
         def undo() -> None:
             version = self.version
-            restore()
+            back()
             self.version = version + 1  # nothing that was decided in between holds
 
         return undo
@@ -380,17 +381,21 @@ class Memory(nn.Module, ABC):
     def match(self, prompts: Prompts, top: int) -> list[list[Match]]:
         """For each prompt the `top` nearest edits, best first, whether or not they reach the threshold."""
 
-    @abstractmethod
-    def tensors(self) -> dict[str, Tensor]:
-        """All state, as named contiguous tensors."""
+    FORMER: ClassVar[Patterns] = ()
+    """Names that its tensors had in format 1; see `state.FORMER`."""
 
-    @abstractmethod
-    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """The inverse of `tensors`.
+    def upgraded(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """A saved `state_dict`, also one of an earlier version, as this one has it."""
+        return renamed(tensors, self.state_dict(), self.FORMER)
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what `state_dict` gave, here or in an earlier version.
 
         Raises:
             ValueError: if a tensor is missing, unknown or of the wrong shape.
         """
+        restore(self, self.upgraded(tensors))
+        self.calibrated = True
 
 
 class Desk(Protocol):

@@ -1,11 +1,10 @@
 """A memory that adds to the output of one module: a router that finds the edit, a storage that holds what it adds."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import Tensor
 
-from editmem.checks import check_tensors
 from editmem.edits.edit import EncodedEdit
 from editmem.hosts.forward import Call
 from editmem.memory import Calibration, Draft, Kept, Match, Prompts, Spec
@@ -106,24 +105,8 @@ class ResidualMemory(ActingMemory):
     def match(self, prompts: Prompts, top: int) -> list[list[Match]]:
         return self.router.rank(prompts, top) if len(self) else [[] for _ in prompts.x]
 
-    def tensors(self) -> dict[str, Tensor]:
-        router = {f"router.{name}": tensor for name, tensor in self.router.tensors().items()}
-        storage = {f"storage.{name}": tensor for name, tensor in self.storage.state().items()}
-        return {**self.targets.state(), **router, **storage}
-
-    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        check_tensors(tensors, self.tensors())
-        lengths = tensors["lengths"]
-        if {lengths.shape[0]} != {lengths.shape[0], *self._router_rows(tensors)}:
+    def restored(self) -> None:
+        count = len(self.targets)
+        if any(len(getattr(self.router, name)) != count for name in self.router.keys):
             raise ValueError("lengths and router keys differ in their number of edits")
-        self.targets.load(tensors)
-        under = {
-            part: {name.removeprefix(f"{part}."): t for name, t in tensors.items() if name.startswith(f"{part}.")}
-            for part in ("router", "storage")
-        }
-        self.router.load_tensors(under["router"])
-        self.storage.load({**under["storage"], "lengths": lengths})
-        self.calibrated = True
-
-    def _router_rows(self, tensors: Mapping[str, Tensor]) -> list[int]:
-        return [tensors[f"router.{name}"].shape[0] for name in self.router.keys]
+        self.storage.rebuild(self.targets.lengths.used)

@@ -1,7 +1,7 @@
 """What edits add to the output of a site: the contract of a storage, and offsets kept apart."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,11 +10,12 @@ from editmem import kernels
 from editmem.hosts.forward import Call
 from editmem.memory import Draft
 from editmem.routing.answers import Action
+from editmem.state import Stored
 from editmem.storage.table import Rows
 from editmem.storage.targets import spans, starts
 
 
-class Storage(nn.Module, ABC):
+class Storage(Stored, ABC):
     """Holds what edits add.
 
     Attributes:
@@ -57,13 +58,8 @@ class Storage(nn.Module, ABC):
         """As `Memory.hosted`."""
         return []
 
-    @abstractmethod
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over the tensors of `state`."""
-
-    @abstractmethod
-    def state(self) -> dict[str, Tensor]:
-        """All state."""
+    def rebuild(self, lengths: Tensor) -> None:
+        """After loading: work out what follows from the lengths of all targets."""
 
 
 class FactoredStorage(Storage):
@@ -85,7 +81,7 @@ class FactoredStorage(Storage):
         super().__init__()
         self.rate = rate
         self.offsets = Rows((width,), dtype)
-        self.starts = Rows((), torch.long)
+        self.starts = Rows((), torch.long, saved=False)
 
     def add(self, x: Tensor, out: Tensor, action: Action, masks: Tensor | None) -> Tensor:
         index = torch.where(action.active, self.starts.data[action.edit] + action.step, 0)
@@ -115,12 +111,8 @@ class FactoredStorage(Storage):
         self.offsets.keep(spans(lengths, rows))
         self.starts.replace(starts(lengths[rows]))
 
-    def state(self) -> dict[str, Tensor]:
-        return {"offsets": self.offsets.used.contiguous()}
-
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        self.offsets.replace(tensors["offsets"])
-        self.starts.replace(starts(tensors["lengths"]))
+    def rebuild(self, lengths: Tensor) -> None:
+        self.starts.replace(starts(lengths))
 
 
 class OffsetDraft(Draft):

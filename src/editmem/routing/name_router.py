@@ -1,6 +1,6 @@
 """The default router: what is asked, by the state at the prompt's end; about whom, by the words."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -228,24 +228,6 @@ class NameRouter(Router):
             found = zip(listed[row][best.indices[row]].tolist(), scores, parts, strict=False)
             ranked.append([Match(i, s, threshold, part) for i, s, part in found if i < len(self.states)])
         return ranked
-
-    # Keeping
-
-    def _fixed(self) -> dict[str, tuple[nn.Module, str]]:
-        own: dict[str, tuple[nn.Module, str]] = {name: (self, name) for name in ("threshold", "neutral", "cohort")}
-        parts = {"words": self.words, "plain": self.plain, "chat": self.chat}
-        own |= {f"{part}.{n}": (module, n) for part, module in parts.items() for n, _ in module.named_buffers()}
-        return own | {"words.turn": (self.turns, "turn")}
-
-    def tensors(self) -> dict[str, Tensor]:
-        tables = {name: getattr(self, name).used.contiguous() for name in self.keys}
-        return {name: getattr(*where) for name, where in self._fixed().items()} | tables
-
-    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        for name, (module, attribute) in self._fixed().items():
-            setattr(module, attribute, tensors[name].to(getattr(module, attribute)))
-        for name in self.keys:
-            getattr(self, name).replace(tensors[name])
 
 
 def _texts(prompts: Prompts) -> tuple[Tensor, Tensor]:

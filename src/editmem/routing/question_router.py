@@ -1,6 +1,7 @@
 """The router on questions: whom a prompt is about, by names; what it asks of them, by a question encoder."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -311,30 +312,25 @@ class QuestionRouter(Router):
 
     # Keeping
 
-    TABLES = (*keys, "questions", "other", "kind", "usual")
-
     @property
     def _signature(self) -> int:
         """Of the encoder that made the vectors; 0 for one of the user's own, which the spec names."""
         return question_encoder().signature if self.asking is None else 0
 
-    def tensors(self) -> dict[str, Tensor]:
-        own = {name: getattr(self, name).used.contiguous() for name in self.TABLES}
-        own |= {"turn": self.turns.turn, "encoder": torch.tensor(self._signature)}
-        return own | {f"subjects.{n}": t for n, t in self.subjects.tensors().items()}
+    def _save_to_state_dict(self, destination: dict[str, Tensor], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[f"{prefix}encoder"] = torch.tensor(self._signature)
 
-    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        if int(tensors.get("encoder", torch.tensor(-1))) != self._signature:
+    def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *args: Any) -> None:
+        if int(state_dict[f"{prefix}encoder"]) != self._signature:
             raise CheckpointError(
                 "the memory's questions were written with another question encoder than this version of editmem has; "
                 "write its edits again, which edits.jsonl or the ledger hold"
             )
-        for name in self.TABLES:
-            getattr(self, name).replace(tensors[name])
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def restored(self) -> None:
         self._count()
-        self.turns.turn = tensors["turn"].to(self.turns.turn)
-        prefix = "subjects."
-        self.subjects.load_tensors({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
 
 
 def _last(text: Tensor) -> Tensor:

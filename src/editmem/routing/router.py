@@ -1,23 +1,24 @@
 """Routers: which edit, if any, a prompt asks for. The replaceable part of the retrieval memories."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from editmem.edits.edit import EncodedEdit
 from editmem.hosts.forward import Call, Mode
 from editmem.memory import Calibration, Kept, Match, Prompts
+from editmem.state import Stored
 from editmem.text.vocabulary import Vocabulary
 
 
-class Router(nn.Module, ABC):
+class Router(Stored, ABC):
     """Finds the edit that a prompt asks for.
 
     Keys are rows, in step with the rows of the memory that the router belongs to.
 
     Attributes:
-        keys: names of the tensors in `tensors()` that have a row for each edit.
+        keys: names of its tables that have a row for each edit.
     """
 
     keys: tuple[str, ...]
@@ -85,14 +86,6 @@ class Router(nn.Module, ABC):
     def near(self, prompts: Prompts, top: int) -> list[list[Match]]:
         """As `rank`, but only edits that may act have to be among them."""
         return self.rank(prompts, top)
-
-    @abstractmethod
-    def tensors(self) -> dict[str, Tensor]:
-        """All state."""
-
-    @abstractmethod
-    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """The inverse of `tensors`."""
 
     def alike(self, prompts: Prompts, rows: Sequence[int]) -> list[tuple[Match, ...]]:
         """For each of the first prompts, which are the edits `rows`: the other edits that they would match too."""

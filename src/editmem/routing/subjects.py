@@ -1,15 +1,16 @@
 """Whom or what texts are about: the names of all edits, looked up in what has been said."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from editmem.hosts.forward import Mode
 from editmem.routing import naming
 from editmem.routing.name_edges import Edges, edges_of
 from editmem.routing.naming import Said
+from editmem.state import Stored
 from editmem.storage.table import Rows
 from editmem.text.spelling import PRIME, Has, Is, pieces
 from editmem.text.word_stream import Spoken, Stream, fitted
@@ -97,7 +98,7 @@ class Found:
         return torch.where(counts, total / groups * torch.where(said < groups, SOME, 1), 0)
 
 
-class Subjects(nn.Module):
+class Subjects(Stored):
     """The names of all edits' subjects, whole and in order.
 
     A name is a phrase of 1 to 32 words; one sorted table holds a key of every phrase of every edit. Of a text the
@@ -312,14 +313,7 @@ class Subjects(nn.Module):
 
     # Keeping
 
-    def tensors(self) -> dict[str, Tensor]:
-        tables = {name: getattr(self, name).used.contiguous() for name in self.keys}
-        return tables | {f"stream.{name}": tensor for name, tensor in self.stream.tensors().items()}
-
-    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        self.stream.load_tensors({name: tensors[f"stream.{name}"] for name in self.stream.SAVED})
-        for name in self.keys:
-            getattr(self, name).replace(tensors[name])
+    def restored(self) -> None:
         self._sort()
 
 

@@ -1,6 +1,6 @@
 """MEMOIR's router (arXiv 2506.07899): prompts match where their TopHash masks overlap."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -65,7 +65,7 @@ class TopHashRouter(Router):
         self.register_buffer("background", torch.full((width,), torch.nan, dtype=torch.float32))
         self.register_buffer("threshold", torch.tensor(torch.nan, dtype=torch.float32))
         self.masks = Rows((kernels.words(width),), torch.int32)
-        self.alive = Rows((), torch.bool)
+        self.alive = Rows((), torch.bool, saved=False)
 
     permutation: Tensor
     background: Tensor
@@ -133,16 +133,5 @@ class TopHashRouter(Router):
             for pair in zip(overlap.tolist(), row.tolist(), strict=True)
         ]
 
-    def tensors(self) -> dict[str, Tensor]:
-        return {
-            "permutation": self.permutation,
-            "background": self.background,
-            "threshold": self.threshold,
-            "masks": self.masks.used.contiguous(),
-        }
-
-    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        for name in ("permutation", "background", "threshold"):
-            setattr(self, name, tensors[name].to(getattr(self, name)))
-        self.masks.replace(tensors["masks"])
+    def restored(self) -> None:
         self.alive.replace(torch.ones(len(self.masks), dtype=torch.bool))

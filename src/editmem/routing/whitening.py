@@ -3,8 +3,10 @@
 import torch
 from torch import Tensor, nn
 
+from editmem.state import Stored
 
-class Distinct(nn.Module):
+
+class Distinct(Stored):
     """Unit vectors that are near within a class and far between classes.
 
     States of prompts move with the name in them as well as with the question; those of pictures with the view as well

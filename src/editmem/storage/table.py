@@ -1,12 +1,16 @@
 """Growing tables of per-edit state."""
 
-import torch
-from torch import Tensor, nn
+from collections.abc import Mapping
+from typing import Any
 
+import torch
+from torch import Tensor
+
+from editmem.state import Stored
 from editmem.storage.snapshots import Restorable, Restore, attributes
 
 
-class Rows(nn.Module, Restorable):
+class Rows(Stored, Restorable):
     """A tensor that grows and shrinks by rows.
 
     Its capacity doubles, so that its shape changes rarely and compiled forwards stay valid. Rows beyond
@@ -16,13 +20,14 @@ class Rows(nn.Module, Restorable):
         shape: shape of one row.
         dtype: of the tensor.
         fill: what unused rows hold.
+        saved: whether it is part of the `state_dict`; not if it follows from other tables.
     """
 
     data: Tensor
 
-    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, fill: float = 0) -> None:
+    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, fill: float = 0, saved: bool = True) -> None:
         super().__init__()
-        self.register_buffer("data", torch.full((64, *shape), fill, dtype=dtype))
+        self.register_buffer("data", torch.full((64, *shape), fill, dtype=dtype), persistent=saved)
         self.fill = fill
         self.count = 0
 
@@ -63,6 +68,14 @@ class Rows(nn.Module, Restorable):
         self.data = self._empty(capacity, rows.shape[1:])
         self.count = 0
         self.append(rows)
+
+    def _save_to_state_dict(self, destination: dict[str, Tensor], prefix: str, keep_vars: bool) -> None:
+        if "data" not in self._non_persistent_buffers_set:
+            destination[f"{prefix}data"] = self.used.detach().contiguous()
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *args: Any) -> None:
+        if (rows := state_dict.get(f"{prefix}data")) is not None:
+            self.replace(rows)
 
     def snapshot(self) -> Restore:
         restore = attributes(self)

@@ -1,16 +1,17 @@
 """The answers that a memory holds, as token ids."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from editmem.edits.edit import EncodedEdit
 from editmem.hosts.forward import NO_TOKEN
+from editmem.state import Stored
 from editmem.storage.table import Rows
 
 
-class Targets(nn.Module):
+class Targets(Stored):
     """One row for each edit: its target's tokens, padded with `NO_TOKEN` to a common window, and their number."""
 
     def __init__(self) -> None:
@@ -72,19 +73,9 @@ class Targets(nn.Module):
         window = window_for(int(self.lengths.used.max())) if len(self) else 1
         self.tokens.replace(self.tokens.used[:, :window])
 
-    def state(self) -> dict[str, Tensor]:
-        return {"targets": self.tokens.used.contiguous(), "lengths": self.lengths.used.contiguous()}
-
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """The inverse of `state`.
-
-        Raises:
-            ValueError: if the two do not belong together.
-        """
-        if tensors["targets"].shape[0] != tensors["lengths"].shape[0]:
+    def restored(self) -> None:
+        if len(self.tokens) != len(self.lengths):
             raise ValueError("targets and lengths differ in their number of edits")
-        self.lengths.replace(tensors["lengths"])
-        self.tokens.replace(tensors["targets"])
         self._fit()
 
 

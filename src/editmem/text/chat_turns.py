@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from editmem.state import Stored
 
 
-class Turns(nn.Module):
+class Turns(Stored):
     """The turns of a chat, by what its template puts around them.
 
     Attributes:

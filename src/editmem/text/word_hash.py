@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from editmem.state import Stored
+
 PRIME = (1 << 31) - 1
 BASE = 1_000_003
 BUCKETS = 1 << 17
@@ -35,7 +37,7 @@ def fold(text: str) -> str:
     return "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c)).casefold()
 
 
-class Words(nn.Module):
+class Words(Stored):
     """What each token of a vocabulary contributes to a word.
 
     Attributes:

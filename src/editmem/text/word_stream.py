@@ -6,15 +6,16 @@ again. All of it is tensor arithmetic, and what is said of a column depends on n
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import pad
 
+from editmem.state import Stored
 from editmem.text.spelling import GAPS, LONGEST, NOTHING, POWERS, PRIME, STOP, Has, Is, Piece, pieces, pieces_of
 from editmem.text.word_hash import Said, bytes_of, texts_of
 
@@ -72,7 +73,7 @@ class Spoken:
         return (self.small & sum(1 << SMALL.index(name) for name in lists)) > 0
 
 
-class Stream(nn.Module):
+class Stream(Stored):
     """The pieces of each token of a vocabulary.
 
     Args:
@@ -84,8 +85,6 @@ class Stream(nn.Module):
         values: int32 `[N, 3]`, its hashes as if a word began with it.
         letters: uint8 `[N]`, how many letters it has.
     """
-
-    SAVED = ("starts", "kinds", "values", "letters")
 
     starts: Tensor
     kinds: Tensor
@@ -136,12 +135,7 @@ class Stream(nn.Module):
         ]
         return cls([*heard, *[None] * (size - len(heard))])
 
-    def tensors(self) -> dict[str, Tensor]:
-        return {name: getattr(self, name) for name in self.SAVED}
-
-    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        for name in self.SAVED:
-            setattr(self, name, tensors[name].to(self.starts.device))
+    def restored(self) -> None:
         self.most = int(self.starts.diff().max())
 
     # Reading

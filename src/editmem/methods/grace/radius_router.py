@@ -1,6 +1,6 @@
 """GRACE's codebook: keys with radii around them (arXiv 2211.11031, algorithm 1)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -107,14 +107,6 @@ class RadiusRouter(Router):
             ]
             for entries in zip(*(column[:, :top].tolist() for column in columns), strict=True)
         ]
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {"radius": self.radius, **{name: getattr(self, name).used.contiguous() for name in self.keys}}
-
-    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        self.radius = tensors["radius"].to(self.radius)
-        for name in self.keys:
-            getattr(self, name).replace(tensors[name])
 
 
 def _label(target: Sequence[int]) -> int:

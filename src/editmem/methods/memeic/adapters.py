@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from editmem.hosts.forward import Call
 from editmem.hosts.structure import SiteInfo
 from editmem.memory import Draft
+from editmem.state import Stored
 from editmem.storage.table import Rows
 
 
@@ -118,7 +119,7 @@ class AdapterDraft(Draft):
         return [(down.detach(), up.detach()) for down, up in zip(self.down, self.up, strict=True)]
 
 
-class DualAdapters(nn.Module):
+class DualAdapters(Stored):
     """Adapters for visual and for textual edits at several linear maps.
 
     Per edit, each edit has a row of its own; shared, row 0 is the visual and row 1 the textual adapter of all.
@@ -196,12 +197,3 @@ class DualAdapters(nn.Module):
         for low_rank in self.maps:
             low_rank.down.keep(rows)
             low_rank.up.keep(rows)
-
-    def state(self) -> dict[str, Tensor]:
-        parts = {"down": [m.down for m in self.maps], "up": [m.up for m in self.maps]}
-        return {f"{i}.{name}": rows.used.contiguous() for name, every in parts.items() for i, rows in enumerate(every)}
-
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        for i, low_rank in enumerate(self.maps):
-            low_rank.down.replace(tensors[f"{i}.down"])
-            low_rank.up.replace(tensors[f"{i}.up"])

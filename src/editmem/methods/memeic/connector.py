@@ -1,12 +1,13 @@
 """The knowledge connector (MemEIC, section 3.4): where a picture's edit and a fact's meet, attention is adapted."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from editmem.hosts.structure import SiteInfo
+from editmem.state import Stored
 
 
 class ConnectorMap(nn.Module):
@@ -28,7 +29,7 @@ class ConnectorMap(nn.Module):
         self.up = nn.Parameter(up, requires_grad=False)
 
 
-class KnowledgeConnector(nn.Module):
+class KnowledgeConnector(Stored):
     """One low-rank adapter on each query and key projection, on for rows in which both modalities are in play.
 
     Args:
@@ -65,25 +66,5 @@ class KnowledgeConnector(nn.Module):
         added = self.scale * nn.functional.linear(inner, self.up[number])
         return torch.where(both.to(out.device)[:, None, None], out + added.to(out.dtype), out)
 
-    def state(self) -> dict[str, Tensor]:
-        return {f"{i}.{name}": weight.detach() for i, name, weight in self._named()}
-
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """The inverse of `state`.
-
-        Raises:
-            ValueError: naming the first tensor that is missing or of another shape.
-        """
-        for i, name, weight in self._named():
-            given = tensors.get(f"{i}.{name}")
-            if given is None or given.shape != weight.shape:
-                found = "missing" if given is None else f"{tuple(given.shape)}, expected {tuple(weight.shape)}"
-                raise ValueError(f"connector: {i}.{name} is {found}")
-        for i, name, weight in self._named():
-            weight.data.copy_(tensors[f"{i}.{name}"])
+    def restored(self) -> None:
         self.trained = any(bool(up.any()) for up in self.up)
-
-    def _named(self) -> Iterator[tuple[int, str, nn.Parameter]]:
-        for i, (down, up) in enumerate(zip(self.down, self.up, strict=True)):
-            yield i, "down", down
-            yield i, "up", up

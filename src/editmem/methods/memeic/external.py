@@ -1,10 +1,10 @@
 """MemEIC's external memory (Mem-E): which edits a picture and a question ask for, one index for each modality."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from editmem.edits.edit import EncodedEdit
 from editmem.memory import Calibration, Kept, Match, Prompts
@@ -12,11 +12,10 @@ from editmem.methods.memeic.pictures import PictureIndex
 from editmem.routing.name_router import NameRouter
 from editmem.routing.question_router import QuestionRouter
 from editmem.routing.sentence_encoder import SentenceEncoder
+from editmem.state import Stored
 from editmem.storage.table import Rows
 
 TEXT, VISUAL = 0, 1
-TABLES = ("pictures.index", "pictures.originals")
-"""What has a row for each visual edit."""
 ENCODED = "encoded"
 """Stands for the path of a block, where states come from an encoder."""
 
@@ -45,7 +44,7 @@ class Found:
         }
 
 
-class ExternalMemory(nn.Module):
+class ExternalMemory(Stored):
     """Edits of both modalities, one row each, found by what is asked and by what is shown.
 
     Args:
@@ -163,38 +162,13 @@ class ExternalMemory(nn.Module):
 
     # Keeping
 
-    def state(self) -> dict[str, Tensor]:
-        pictures = {} if self.pictures is None else self.pictures.state()
-        return {
-            "kinds": self.kinds.used.contiguous(),
-            **{f"router.{name}": tensor for name, tensor in self.router.tensors().items()},
-            **{f"pictures.{name}": tensor for name, tensor in pictures.items()},
-        }
-
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """The inverse of `state`.
-
-        Raises:
-            ValueError: if the tensors differ in their number of edits.
-        """
-        kinds = tensors["kinds"]
-        tables = {
-            f"router.{self.router.keys[0]}": TEXT,
-            **({} if self.pictures is None else dict.fromkeys(TABLES, VISUAL)),
-        }
-        if any(tensors[table].shape[0] != int((kinds == kind).sum()) for table, kind in tables.items()):
+    def restored(self) -> None:
+        textual, visual = (int((self.kinds.used == kind).sum()) for kind in (TEXT, VISUAL))
+        pictures = 0 if self.pictures is None else len(self.pictures)
+        if (len(self.router), pictures) != (textual, visual):
             raise ValueError("kinds, pictures and router keys differ in their number of edits")
-        self.kinds.replace(kinds)
-        self.router.load_tensors(under(tensors, "router"))
-        if self.pictures is not None:
-            self.pictures.load(under(tensors, "pictures"))
 
 
 def kind_of(edits: Sequence[EncodedEdit]) -> int:
     """The kind of edits that are all of one."""
     return VISUAL if edits[0].edit.image is not None else TEXT
-
-
-def under(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
-    """The tensors of a part, without its name."""
-    return {name.removeprefix(f"{part}."): t for name, t in tensors.items() if name.startswith(f"{part}.")}

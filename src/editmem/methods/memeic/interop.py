@@ -14,6 +14,7 @@ from torch import Tensor
 from editmem.editor import Editor
 from editmem.errors import CheckpointError, SpecError
 from editmem.methods.memeic.memory import MemeicMemory
+from editmem.state import restore
 from editmem.storage import atomic as folders
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -93,9 +94,9 @@ def load(editor: Editor, folder: str | Path, part: str) -> None:
         if connector is None:
             raise SpecError("this memory has no connector; wrap the model with MemeicSpec(connector=True)")
         found = _matched(weights, connector.paths, connector.down[0].shape[0], scale, connector.scale)
-        taken = {f"{i}.{n}": t for i, pair in enumerate(found) for n, t in zip(("down", "up"), pair, strict=True)}
+        taken = {f"held.{i}.{n}": t for i, pair in enumerate(found) for n, t in zip(("down", "up"), pair, strict=True)}
         with editor._slots.gate.editing(), editor._slots.gate.changing():
-            connector.load(taken)
+            restore(connector, taken)
         return
     adapters = memory.adapters
     if adapters is None or adapters.per_edit:

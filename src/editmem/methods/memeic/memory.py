@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from editmem.checks import check_tensors
 from editmem.edits.edit import EncodedEdit
 from editmem.hosts.decisions import KEPT
 from editmem.hosts.forward import Call, Mode
@@ -14,7 +13,7 @@ from editmem.hosts.structure import Host, SiteInfo
 from editmem.memory import Calibration, Desk, Draft, Kept, Match, Memory, Prompts, PromptStage
 from editmem.methods.memeic.adapters import AdapterDraft, DualAdapters, add
 from editmem.methods.memeic.connector import KnowledgeConnector
-from editmem.methods.memeic.external import ENCODED, VISUAL, ExternalMemory, kind_of, under
+from editmem.methods.memeic.external import ENCODED, VISUAL, ExternalMemory, kind_of
 from editmem.methods.memeic.parts import NoDraft, Part
 from editmem.methods.memeic.pictures import PictureIndex, with_originals
 from editmem.methods.memeic.reading import EvidenceStage
@@ -226,25 +225,12 @@ class MemeicMemory(Memory):
 
     # Keeping
 
-    def _parts(self) -> dict[str, Any]:
-        parts = {"external": self.external, "adapters": self.adapters, "connector": self.connector}
-        return {name: part for name, part in parts.items() if part is not None}
+    def upgraded(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return with_originals(super().upgraded(tensors), "external.pictures.")
 
-    def tensors(self) -> dict[str, Tensor]:
-        state = self.targets.state()
-        for part, module in self._parts().items():
-            state |= {f"{part}.{name}": tensor for name, tensor in module.state().items()}
-        return state
-
-    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        tensors = with_originals(tensors, "external.pictures.")
-        check_tensors(tensors, self.tensors())
-        if tensors["lengths"].shape != tensors["external.kinds"].shape:
+    def restored(self) -> None:
+        if len(self.targets) != len(self.external.kinds):
             raise ValueError("targets and what finds them differ in their number of edits")
-        self.targets.load(tensors)
-        for part, module in self._parts().items():
-            module.load(under(tensors, part))
-        self.calibrated = True
 
 
 def _in_step(state: dict[str, Tensor], call: Call, reach: Reach, window: int) -> dict[str, Tensor]:

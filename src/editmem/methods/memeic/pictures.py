@@ -1,6 +1,7 @@
 """Visual edits, found by their picture."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from editmem.hosts.forward import OUTPUT, Call
 from editmem.memory import Match, Prompts, Seen
 from editmem.routing.router import at_prompt_ends, prompt_ends
 from editmem.routing.whitening import Distinct
+from editmem.state import Stored
 from editmem.storage.snapshots import Restorable, Restore
 from editmem.storage.table import Rows
 from editmem.storage.vector_index import INDEXES, VectorIndex
@@ -18,7 +20,7 @@ UNCALIBRATED = torch.inf
 FIXED = ("threshold", "same", "asking", "by_tower")
 
 
-class PictureIndex(nn.Module):
+class PictureIndex(Stored):
     """Visual edits, found by their picture, and told apart by what is asked about it.
 
     A picture is the mean of what comes out of the host's own vision tower, where that has one output for each;
@@ -273,27 +275,17 @@ class PictureIndex(nn.Module):
 
     # Keeping
 
-    def _fixed(self) -> dict[str, tuple[nn.Module, str]]:
-        own: dict[str, tuple[nn.Module, str]] = {name: (self, name) for name in FIXED}
-        spaces = {name: getattr(self, name) for name in ("looks", "plain", "chat")}
-        return own | {f"{part}.{n}": (space, n) for part, space in spaces.items() for n, _ in space.named_buffers()}
+    def _save_to_state_dict(self, destination: dict[str, Tensor], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[f"{prefix}index"] = self.index.save()
+        destination[f"{prefix}originals"] = self.originals.save()
 
-    def state(self) -> dict[str, Tensor]:
-        indexes = {"index": self.index.save(), "originals": self.originals.save()}
-        tables = {**indexes, "states": self.states.used, "chats": self.chats.used}
-        return {name: getattr(*where) for name, where in self._fixed().items()} | {
-            name: table.contiguous() for name, table in tables.items()
-        }
-
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        self._widen(tensors["looks.background"].shape[0])
-        for name, (module, attribute) in self._fixed().items():
-            setattr(module, attribute, tensors[name].to(getattr(module, attribute)))
-        for name, index in (("index", self.index), ("originals", self.originals)):
-            index.load(tensors[name].to(self.threshold.device))
+    def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self._widen(state_dict[f"{prefix}looks.background"].shape[0])
+        self.index.load(state_dict[f"{prefix}index"].to(self.threshold.device))
+        self.originals.load(state_dict[f"{prefix}originals"].to(self.threshold.device))
         self._limit = None
-        self.states.replace(tensors["states"])
-        self.chats.replace(tensors["chats"])
 
 
 def with_originals(tensors: Mapping[str, Tensor], prefix: str) -> Mapping[str, Tensor]:

@@ -1,7 +1,5 @@
 """MEMOIR's matrix W_m that all edits share (arXiv 2506.07899, equation 4)."""
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 
@@ -27,7 +25,7 @@ class SharedStorage(Storage):
 
     def __init__(self, in_features: int, out_features: int, rate: float) -> None:
         super().__init__()
-        self.rate = rate
+        self.rate, self.shape = rate, torch.Size((out_features, in_features))
         self.register_buffer("weight", torch.zeros((out_features, in_features), dtype=torch.float32))
 
     def add(self, x: Tensor, out: Tensor, action: Action, masks: Tensor | None) -> Tensor:
@@ -48,13 +46,9 @@ class SharedStorage(Storage):
     def keep(self, rows: Tensor, lengths: Tensor) -> None:
         self.weight = torch.zeros_like(self.weight)
 
-    def state(self) -> dict[str, Tensor]:
-        return {"weight": self.weight}
-
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        if tensors["weight"].shape != self.weight.shape:
-            raise ValueError(f"weight has shape {tuple(tensors['weight'].shape)}, expected {tuple(self.weight.shape)}")
-        self.weight = tensors["weight"].to(self.weight)
+    def rebuild(self, lengths: Tensor) -> None:
+        if self.weight.shape != self.shape:
+            raise ValueError(f"weight has shape {tuple(self.weight.shape)}, expected {tuple(self.shape)}")
 
 
 class ColumnDraft(Draft):

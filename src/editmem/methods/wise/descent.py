@@ -1,6 +1,6 @@
 """WISE's own way of learning a side memory: gradient descent in a mask, with margins for the router."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -72,13 +72,18 @@ class Descent(Training):
         self, shards: Shards, size: int, rate: float, margins: Margins, absolute: bool, scope: Scope, replay: bool
     ) -> None:  # fmt: skip
         super().__init__(shards, size)
-        self.rate, self.margins, self.absolute, self.scope, self.replay = rate, margins, absolute, scope, replay
+        self.rate, self.margins, self.absolute, self.replay = rate, margins, absolute, replay
+        self._scope = [scope]  # of the memory, which keeps its state
         width, dtype = shards.shape, shards.deltas.dtype
         self.register_buffer("unit", torch.tensor(torch.nan, dtype=torch.float32))
         self.register_buffer("inputs", torch.zeros((0, width[1]), dtype=dtype))
         self.register_buffer("outputs", torch.zeros((0, width[0]), dtype=dtype))
         self.register_buffer("starts", torch.zeros(1, dtype=torch.long))
         self.scores = Rows((), torch.float32)
+
+    @property
+    def scope(self) -> Scope:
+        return self._scope[0]
 
     def calibrate(self, host: Calibration) -> None:
         prompts = host.neutral[0]
@@ -134,17 +139,10 @@ class Descent(Training):
         self.shards.deltas[sorted(changed)] = 0
         return changed
 
-    def state(self) -> dict[str, Tensor]:
-        irrelevant = {"inputs": self.inputs, "outputs": self.outputs, "starts": self.starts}
-        return {**super().state(), **irrelevant, "scores": self.scores.used.contiguous(), "unit": self.unit}
-
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        super().load(tensors)
-        if tensors["scores"].shape[0] != len(self.shard):
+    def restored(self) -> None:
+        super().restored()
+        if len(self.scores) != len(self.shard):
             raise ValueError("scores and shard differ in their number of rows")
-        self.scores.replace(tensors["scores"])
-        self.inputs, self.outputs = tensors["inputs"].to(self.inputs), tensors["outputs"].to(self.outputs)
-        self.starts, self.unit = tensors["starts"].to(self.starts), tensors["unit"].to(self.unit)
 
 
 class DescentDraft(Draft):

@@ -1,13 +1,12 @@
 """WISE's side memory (arXiv 2405.14768): what edits add to the weight of one feed-forward block, in shards."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from editmem.checks import check_tensors
 from editmem.edits.edit import EncodedEdit
 from editmem.hosts.forward import NO_TOKEN, Call, Mode
 from editmem.hosts.structure import SiteInfo
@@ -242,21 +241,10 @@ class SideMemory(ActingMemory):
 
     # Keeping
 
-    def tensors(self) -> dict[str, Tensor]:
-        own = {**self.learned.state(), "threshold": self.scope.base}
-        router = {} if self.router is None else self.router.tensors()
-        return {**own, **{f"router.{name}": tensor for name, tensor in router.items()}}
+    FORMER = ((r"^learned\.", ""), (r"^scope\.base$", "threshold"))
 
-    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        check_tensors(tensors, self.tensors())
-        self.learned.load(tensors)
-        self.scope.base = tensors["threshold"].to(self.scope.base)
-        if self.router is not None:
-            prefix = "router."
-            own = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-            self.router.load_tensors(own)
+    def restored(self) -> None:
         self._follow(set(range(len(self.learned.shards))))
-        self.calibrated = True
 
 
 def _said(call: Call, step: Tensor, window: int) -> Tensor:

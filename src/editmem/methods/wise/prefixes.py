@@ -19,7 +19,7 @@ class Prefixes(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("codes", torch.empty(0, dtype=torch.long))
+        self.register_buffer("codes", torch.empty(0, dtype=torch.long), persistent=False)
 
     def fill(self, groups: Tensor, targets: Tensor) -> None:
         """Hold these targets: groups int64 `[N]`, targets int64 `[N, W]` padded with `NO_TOKEN`."""

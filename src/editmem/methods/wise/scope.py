@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from editmem.hosts.forward import Call, Mode
 from editmem.routing.tophash import pool
+from editmem.state import Stored
 
 ROUTINGS = ("calibrated", "paper", "easyedit")
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -16,7 +17,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-class Scope(nn.Module):
+class Scope(Stored):
     """Scores of prompts under side weights, and the side that they are for.
 
     Args:
@@ -37,9 +38,9 @@ class Scope(nn.Module):
     def __init__(self, routing: str, activation: str) -> None:
         super().__init__()
         self.routing, self.activation = routing, ACTIVATIONS[activation]
-        self.register_buffer("scales", torch.ones(0, dtype=torch.float32))
+        self.register_buffer("scales", torch.ones(0, dtype=torch.float32), persistent=False)
         self.register_buffer("base", torch.tensor(torch.nan, dtype=torch.float32))
-        self.register_buffer("threshold", torch.tensor(torch.nan, dtype=torch.float32))
+        self.register_buffer("threshold", torch.tensor(torch.nan, dtype=torch.float32), persistent=False)
 
     @property
     def pooling(self) -> str:

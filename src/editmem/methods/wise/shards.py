@@ -1,14 +1,16 @@
 """The shards of a side memory: what each adds to the weight, inside a random mask of its own."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from editmem.methods.wise.merging import merge
+from editmem.state import Stored
 
 
-class Shards(nn.Module):
+class Shards(Stored):
     """Deltas `[S, d, D]` of the site's weight, each inside a Bernoulli(density) mask (WISE, section 2.3.2).
 
     Args:
@@ -56,18 +58,14 @@ class Shards(nn.Module):
             return self.deltas[group[0]]
         return merge(self.deltas[list(group)], method, keep, self.seed)
 
-    def state(self) -> dict[str, Tensor]:
+    def _save_to_state_dict(self, destination: dict[str, Tensor], prefix: str, keep_vars: bool) -> None:
         """The masks, packed, and the values inside them."""
         inside = [self.deltas[number][self.mask(number)] for number in range(len(self))]
-        return {"bits": self.bits.contiguous(), "values": torch.cat(inside) if inside else self.deltas.new_zeros(0)}
+        destination[f"{prefix}bits"] = self.bits.contiguous()
+        destination[f"{prefix}values"] = torch.cat(inside) if inside else self.deltas.new_zeros(0)
 
-    def load(self, tensors: dict[str, Tensor]) -> None:
-        """The inverse of `state`.
-
-        Raises:
-            ValueError: if masks and values do not belong together.
-        """
-        bits, values = tensors["bits"].to(self.bits), tensors["values"].to(self.deltas)
+    def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *args: Any) -> None:
+        bits, values = state_dict[f"{prefix}bits"].to(self.bits), state_dict[f"{prefix}values"].to(self.deltas)
         if bits.shape[1] != self.bits.shape[1]:
             raise ValueError(f"masks have {bits.shape[1]} bytes, expected {self.bits.shape[1]}")
         self.bits = bits

@@ -27,7 +27,7 @@ class Sides(nn.Module):
         super().__init__()
         self.inference, self.group, self.merging, self.keep = inference, group, merging, keep
         self.groups: list[tuple[int, ...]] = []
-        self.register_buffer("deltas", torch.zeros((0, 0, 0), dtype=torch.float32))
+        self.register_buffer("deltas", torch.zeros((0, 0, 0), dtype=torch.float32), persistent=False)
 
     def __len__(self) -> int:
         return len(self.groups)

@@ -5,7 +5,7 @@ has to do no more than map those inputs to the outputs that were learned for the
 little. Inputs count by their direction: long ones do not weigh more than short ones.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -121,15 +121,10 @@ class Solving(Training):
         wanted = nn.functional.pad(outputs.float() / size, (0, 0, 0, len(background)))
         return solve(rows, wanted, mask, self.ridge)
 
-    def state(self) -> dict[str, Tensor]:
-        return {**super().state(), "outputs": self.outputs.used.contiguous(), "quiet": self.quiet, "unit": self.unit}
-
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        super().load(tensors)
-        if tensors["outputs"].shape[0] != len(self.keys):
+    def restored(self) -> None:
+        super().restored()
+        if len(self.outputs) != len(self.keys):
             raise ValueError("keys and outputs differ in their number of rows")
-        self.outputs.replace(tensors["outputs"])
-        self.quiet, self.unit = tensors["quiet"].to(self.quiet), tensors["unit"].to(self.unit)
 
 
 class SizedDraft(OffsetDraft):

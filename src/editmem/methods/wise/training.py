@@ -1,20 +1,21 @@
 """How shards come to hold edits: what every way of learning them shares."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from editmem.edits.edit import EncodedEdit
 from editmem.memory import Calibration, Draft, Prompts
 from editmem.methods.wise.shards import Shards
+from editmem.state import Stored
 from editmem.storage.table import Rows
 from editmem.storage.targets import Targets, spans, starts
 
 
-class Training(nn.Module, ABC):
+class Training(Stored, ABC):
     """Edits in shards.
 
     Args:
@@ -51,26 +52,12 @@ class Training(nn.Module, ABC):
     def keep(self, rows: Tensor) -> set[int]:
         """Drop all edits but those in `rows` (int64, ascending); returns the shards that changed."""
 
-    def state(self) -> dict[str, Tensor]:
-        rows = {"shard": self.shard.used.contiguous(), "keys": self.keys.used.contiguous()}
-        shards = {f"shards.{name}": tensor for name, tensor in self.shards.state().items()}
-        return {**self.targets.state(), **rows, **shards}
-
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """The inverse of `state`.
-
-        Raises:
-            ValueError: if tensors do not belong together.
-        """
-        self.targets.load(tensors)
+    def restored(self) -> None:
         rows, tokens = len(self.targets), int(self.targets.lengths.used.sum())
-        if tensors["shard"].shape[0] != rows or tensors["keys"].shape[0] != tokens:
+        if len(self.shard) != rows or len(self.keys) != tokens:
             raise ValueError("shard and keys do not have the rows that the targets' lengths say")
-        self.shards.load({name: tensors[f"shards.{name}"] for name in self.shards.state()})
-        if rows and len(self.shards) != int(tensors["shard"].max()) + 1:
+        if rows and len(self.shards) != int(self.shard.used.max()) + 1:
             raise ValueError("the masks are not those of the shards that edits are in")
-        self.shard.replace(tensors["shard"])
-        self.keys.replace(tensors["keys"])
 
     def hosted(self) -> list[Tensor]:
         """As `Memory.hosted`."""
