@@ -22,7 +22,7 @@ import torch
 from transformers import AutoTokenizer
 
 from benchmarks.models import load_host
-from editmem.editing.optimise import collate
+from editmem.editing.batches import collate
 from editmem.memory import Match, Prompts
 from editmem.methods.memoir.spec import CALIBRATED_RATE
 from editmem.routing.question_router import QuestionRouter

@@ -7,11 +7,13 @@ from typing import Any, cast
 
 from torch import Tensor
 
+from editmem.editing.batches import Batch, batch_of, collate, vision_of
 from editmem.editing.calibration import calibration
 from editmem.editing.encoder import Encoder
 from editmem.editing.endings import AHEAD, Endings
-from editmem.editing.optimise import Batch, Outcome, Runner, batch_of, collate, vision_of, write
+from editmem.editing.optimise import Outcome, write
 from editmem.editing.progress import Progress
+from editmem.editing.runner import Runner
 from editmem.edits.active import ActiveEdits
 from editmem.edits.edit import Edit, EditRecord, EncodedEdit
 from editmem.errors import HostError, InvalidEditError

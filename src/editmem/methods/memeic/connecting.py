@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from editmem.editing.optimise import batch_of
+from editmem.editing.batches import batch_of
 from editmem.editing.writer import Writer
 from editmem.editor import Editor
 from editmem.edits.edit import Edit, EncodedEdit
@@ -85,28 +86,35 @@ def train(
     weights = list(connector.parameters())
     optimiser = torch.optim.AdamW(weights, lr=rate)
     losses: list[float] = []
-    before = connector.trained, [weight.detach().clone() for weight in weights]
-    with editor._slots.gate.editing(), torch.enable_grad(), editor._changes.frozen():
-        connector.trained = True
-        for weight in weights:
-            weight.requires_grad_(True)
-        try:
-            for chosen, found in _drawn(rows, passes, batch_size, right, seed):
-                loss = _loss(writer, memory, [items[i] for i in chosen], found)
-                gradients = torch.autograd.grad(loss, weights, allow_unused=True)
-                for weight, gradient in zip(weights, gradients, strict=True):
-                    weight.grad = gradient
-                optimiser.step()
-                losses.append(loss.item())
-        except BaseException:
-            connector.trained = before[0]
-            for weight, was in zip(weights, before[1], strict=True):
-                weight.data = was
-            raise
-        finally:
-            for weight in weights:
-                weight.requires_grad_(False)
+    with editor._slots.gate.editing(), torch.enable_grad(), editor._changes.frozen(), _trainable(connector):
+        for chosen, found in _drawn(rows, passes, batch_size, right, seed):
+            loss = _loss(writer, memory, [items[i] for i in chosen], found)
+            gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+            for weight, gradient in zip(weights, gradients, strict=True):
+                weight.grad = gradient
+            optimiser.step()
+            losses.append(loss.item())
     return losses
+
+
+@contextmanager
+def _trainable(connector: KnowledgeConnector) -> Iterator[None]:
+    """Around the training of a connector: it acts, and is as before if that fails."""
+    weights = list(connector.parameters())
+    trained, before = connector.trained, [weight.detach().clone() for weight in weights]
+    connector.trained = True
+    for weight in weights:
+        weight.requires_grad_(True)
+    try:
+        yield
+    except BaseException:
+        connector.trained = trained
+        for weight, was in zip(weights, before, strict=True):
+            weight.data = was
+        raise
+    finally:
+        for weight in weights:
+            weight.requires_grad_(False)
 
 
 def _parts(editor: Editor) -> tuple[KnowledgeConnector, Writer, MemeicMemory]:

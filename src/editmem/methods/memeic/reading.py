@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from editmem.editing.batches import collate
 from editmem.editing.calibration import SHOWN
-from editmem.editing.optimise import collate
 from editmem.edits.edit import Edit, EncodedEdit
 from editmem.hosts import caches, compat
 from editmem.hosts.decisions import Decisions
