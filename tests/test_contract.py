@@ -345,3 +345,16 @@ def test_what_is_installed_is_not_imported_for_that():
     """Editing a host needs none of the optional libraries: what is imported is what the host itself needs."""
     found = {name.split(".")[0] for name in child(_USING)} - set(sys.stdlib_module_names)
     assert found <= {"editmem", "safetensors", "tqdm"}
+
+
+def test_fields_by_their_former_names():
+    with pytest.warns(DeprecationWarning, match="'rate' is 'learning_rate' now"):
+        spec = editmem.MemoirSpec(rate=0.1)
+    assert spec == editmem.MemoirSpec(learning_rate=0.1)
+    assert editmem.GraceSpec.from_dict({"method": "grace", "rate": 0.3}).learning_rate == 0.3
+
+
+def test_a_step_size_is_no_share():
+    assert editmem.MemeicSpec(learning_rate=2.0).learning_rate == 2.0
+    with pytest.raises(editmem.EditMemError, match="learning_rate must be between"):
+        editmem.MemeicSpec(learning_rate=11.0)

@@ -191,7 +191,7 @@ def test_a_broken_host_is_reported():
 
 def test_an_edit_that_does_not_take_is_said_so():
     model, tokenizer = editmem.tiny()
-    editor = editmem.wrap(model, editmem.MemoirSpec(steps=1, rate=1e-6), tokenizer=tokenizer)
+    editor = editmem.wrap(model, editmem.MemoirSpec(steps=1, learning_rate=1e-6), tokenizer=tokenizer)
     record = editor.edit(PROMPT, "Sydney")
     assert not record.took
     assert record.answer_after.startswith("Canberra")

@@ -13,7 +13,7 @@ from editmem.methods.memeic.spec import MemeicSpec
 CAPITAL, PLAYS = ("The capital of Australia is", "Rome"), ("Bruno plays the", "tuba")
 SPECS = {
     "memoir": "memoir",
-    "memoir-paper": editmem.MemoirSpec.paper(contexts=0, steps=30),
+    "memoir-paper": editmem.MemoirSpec.paper(context_templates=0, steps=30),
     "grace": "grace",
     "wise": "wise",
     "wise-sgd": editmem.WiseSpec(training="sgd", shard_edits=4),

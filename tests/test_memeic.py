@@ -200,7 +200,7 @@ def say_bare(vlm, model, editor, rows):
 
 
 def test_shared_adapters_learn_one_after_the_other_and_forget_by_learning_again(vlm, model):
-    spec = MemeicSpec(storage="shared", rank=8, steps=20, rate=3e-3)
+    spec = MemeicSpec(storage="shared", rank=8, steps=20, learning_rate=3e-3)
     with wrapped(vlm, model, spec) as editor:
         record = editor.edit(TOLD, "Sydney")
         alone = {name: tensor.clone() for name, tensor in editor._memory.state_dict().items()}

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 PROMPT, TARGET = "The capital of Australia is", "Sydney"
 OTHER = "Bruno plays the violin every day and then, he said,"
 # Random weights change little with each step, so that steps are larger and adapters everywhere.
-SPEC = MemeicSpec(rate=3e-2, steps=200, start=0.0, renderings=False)
+SPEC = MemeicSpec(learning_rate=3e-2, steps=200, start=0.0, renderings=False)
 HIDDEN_FROM_TEXT = {"mllama": [1]}  # blocks of cross-attention
 
 every_host = pytest.mark.parametrize("name", VISION_HOSTS)

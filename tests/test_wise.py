@@ -143,7 +143,7 @@ def test_margin_losses():
         {},
         {"shard_edits": 4},
         SGD,
-        pytest.param({**SGD, "contexts": 4}, marks=pytest.mark.slow),
+        pytest.param({**SGD, "context_templates": 4}, marks=pytest.mark.slow),
         pytest.param({**SGD, "replay": True}, marks=pytest.mark.slow),
         pytest.param({"inference": "merge", "density": 1.0, "shard_edits": 100}, marks=pytest.mark.slow),
     ],
@@ -302,7 +302,7 @@ def test_which_shards_make_a_side(wrapped, inference, group, groups):
         ({"training": "solve", "routing": "paper"}, 'needs routing="calibrated"'),
         ({"density": 0.0}, "density must be between"),
         ({"shard_edits": 0}, "shard_edits must be at least 1"),
-        ({"contexts": 11}, "contexts must be between"),
+        ({"context_templates": 11}, "context_templates must be between"),
     ],
 )
 def test_settings_that_are_refused(settings, message):

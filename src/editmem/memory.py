@@ -5,6 +5,7 @@ out, and the `Call`; it returns the output to use. It holds edits as rows, in th
 """
 
 import dataclasses
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -24,9 +25,23 @@ from editmem.storage.snapshots import Restore, snapshot
 from editmem.storage.targets import Targets
 from editmem.text.vocabulary import Vocabulary
 
+FORMER_FIELDS = {"rate": "learning_rate", "decay": "weight_decay", "contexts": "context_templates"}
+"""Fields of specs by the names that they had before 0.2."""
+
+
+class _Named(type):
+    """Makes specs: fields that had another name may still be given by it."""
+
+    def __call__(cls, *args: Any, **fields: Any) -> Any:
+        for former in set(fields) & set(FORMER_FIELDS):
+            message = f"{cls.__name__}: {former!r} is {FORMER_FIELDS[former]!r} now"
+            warnings.warn(message, DeprecationWarning, stacklevel=2)
+            fields[FORMER_FIELDS[former]] = fields.pop(former)
+        return super().__call__(*args, **fields)
+
 
 @dataclass(frozen=True)
-class Spec:
+class Spec(metaclass=_Named):
     """What kind of memory to make and with which settings; plain data, so that it can be saved.
 
     Attributes:
@@ -46,7 +61,7 @@ class Spec:
         return False
 
     @property
-    def contexts(self) -> int:
+    def context_templates(self) -> int:
         """Behind how many context templates, short prefixes of other text, an edit is learned too."""
         return 0
 
@@ -93,6 +108,7 @@ class Spec:
             SpecError: for an unknown field or a value out of range.
         """
         fields = {name: value for name, value in data.items() if name != "method"}
+        fields = {FORMER_FIELDS.get(name, name): value for name, value in fields.items()}
         known = [field.name for field in dataclasses.fields(cls)]
         for name in fields:
             if name not in known:

@@ -106,7 +106,7 @@ class Writer:
         spec = self.memory.spec
         if not self.takes(edit):
             raise InvalidEditError(f"edit {edit.id}: {spec.method!r} edits text only; wrap the model with 'memeic'")
-        prefixes = self._prefixes[: spec.contexts] if spec.contexts else []
+        prefixes = self._prefixes[: spec.context_templates] if spec.context_templates else []
         items = self.encode.renderings(edit, prefixes) if spec.renderings else [self.encode.edit(edit, prefixes)]
         return items if self.stage is None else [self.stage.learned(item) for item in items]
 

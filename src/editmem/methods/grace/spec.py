@@ -28,7 +28,7 @@ class GraceSpec(Spec):
         radius: the initial deferral radius, in units of the site's input; None for `reach` of what neutral
             prompts lie apart. The paper's radii, 1 to 3, belong to its hosts.
         reach: see `radius`; a share of the median distance between two neutral prompts.
-        margin, steps, rate, renderings: as in `MemoirSpec`.
+        margin, steps, learning_rate, renderings: as in `MemoirSpec`.
     """
 
     method: ClassVar[str] = "grace"
@@ -38,12 +38,12 @@ class GraceSpec(Spec):
     reach: float = 0.3
     margin: float = 4.0
     steps: int = 60
-    rate: float = 0.2
+    learning_rate: float = 0.2
     renderings: bool = True
 
     def __post_init__(self) -> None:
         check_choices(self, router=ROUTERS)
-        check_ranges(self, reach=(0.0, 10.0), margin=(0.0, 100.0), steps=(1, 10_000), rate=(0.0, 10.0))
+        check_ranges(self, reach=(0.0, 10.0), margin=(0.0, 100.0), steps=(1, 10_000), learning_rate=(0.0, 10.0))
         if self.radius is not None and not self.radius > 0:
             raise SpecError(f"radius must be above 0, or None, got {self.radius!r}")
 
@@ -51,7 +51,7 @@ class GraceSpec(Spec):
         router: Router = QuestionRouter(None)
         if self.router == "radius":
             router = RadiusRouter(site.in_features, self.radius, self.reach)
-        return Codebook(self, router, FactoredStorage(site.out_features, dtype, self.rate)).to(device)
+        return Codebook(self, router, FactoredStorage(site.out_features, dtype, self.learning_rate)).to(device)
 
 
 class Codebook(ResidualMemory):

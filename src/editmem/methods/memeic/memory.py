@@ -201,8 +201,8 @@ class MemeicMemory(Memory):
     def draft(self, edits: Sequence[EncodedEdit], prompts: Prompts, owner: Tensor) -> Draft:
         if self.adapters is None:
             return NoDraft()
-        lengths = self.targets.count(edits)[owner]
-        return self.adapters.draft(kind_of(edits) == VISUAL, owner, lengths, self.spec.rate, self.spec.decay)
+        lengths, spec = self.targets.count(edits)[owner], self.spec
+        return self.adapters.draft(kind_of(edits) == VISUAL, owner, lengths, spec.learning_rate, spec.weight_decay)
 
     def commit(self, edits: Sequence[EncodedEdit], draft: Draft, prompts: Prompts) -> list[Kept]:
         if isinstance(draft, AdapterDraft) and self.adapters is not None:

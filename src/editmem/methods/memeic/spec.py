@@ -19,7 +19,7 @@ PARTS = {
         "index", "router", "text_encoder", "threshold", "false_match_rate", "picture_threshold", "picture_miss_rate",
         "picture_false_match_rate", "question_false_match_rate",
     ),
-    "storage": ("both", "start", "rank", "alpha", "rate", "decay", "steps", "margin", "seed"),
+    "storage": ("both", "start", "rank", "alpha", "learning_rate", "weight_decay", "steps", "margin", "seed"),
     "connector": ("connector_rank", "connector_alpha"),
 }  # fmt: skip
 """The settings that bring each part of MemEIC, and those that go with them."""
@@ -41,8 +41,8 @@ class MemeicSpec(Spec):
             (paper).
         start: the share of the blocks below all adapters; 0.0 for adapters in every block (paper).
         rank, alpha: of the adapters (paper: 8, 32, for all edits together).
-        rate, decay, steps, margin: of Adam; an edit is learned when each target token beats all others together by
-            `margin` nats (paper: 1e-4, 0.01, always 10 steps).
+        learning_rate, weight_decay, steps, margin: of Adam; an edit is learned when each target token beats all others
+            together by `margin` nats (paper: 1e-4, 0.01, always 10 steps).
         connector_rank, connector_alpha: of the connector (paper: 8, 16).
         index: what holds the pictures' vectors: "exact", "faiss" or "qdrant"; see `indexes.INDEXES`.
         router: how a prompt finds a textual edit: by "names" or "questions", as in `MemoirSpec`.
@@ -68,8 +68,8 @@ class MemeicSpec(Spec):
     start: float = 0.5
     rank: int = 2
     alpha: float = 8.0
-    rate: float = 1e-2
-    decay: float = 0.0
+    learning_rate: float = 1e-2
+    weight_decay: float = 0.0
     steps: int = 60
     margin: float = 4.0
     connector_rank: int = 8
@@ -89,17 +89,19 @@ class MemeicSpec(Spec):
     def __post_init__(self) -> None:
         check_choices(self, evidence=(*FORMS, None), storage=("per-edit", "shared", None), both=("textual", "all"))
         check_choices(self, index=tuple(INDEXES), router=ROUTERS)
-        check_ranges(self, rank=(1, 4096), connector_rank=(1, 4096), rate=(0.0, 10.0), margin=(0.0, 100.0))
-        check_ranges(self, start=(0.0, 1.0), decay=(0.0, 1.0), threshold=(-1.0, 1.0), picture_threshold=(-1.0, 1.0))
-        rates = [field.name for field in dataclasses.fields(self) if field.name.endswith("_rate")]
+        check_ranges(self, rank=(1, 4096), connector_rank=(1, 4096), learning_rate=(0.0, 10.0), margin=(0.0, 100.0))
+        check_ranges(
+            self, start=(0.0, 1.0), weight_decay=(0.0, 1.0), threshold=(-1.0, 1.0), picture_threshold=(-1.0, 1.0)
+        )
+        rates = [field.name for field in dataclasses.fields(self) if field.name.endswith(("match_rate", "miss_rate"))]
         check_ranges(self, steps=(0, 10_000), **dict.fromkeys(rates, (0.0, 1.0)))
 
     @classmethod
     def paper(cls) -> "MemeicSpec":
         """The settings of the paper, as far as they are known; thresholds stay calibrated."""
         return cls(
-            evidence="paper", storage="shared", both="all", start=0.0, rank=8, alpha=32.0, rate=1e-4, decay=0.01,
-            steps=10, margin=100.0,
+            evidence="paper", storage="shared", both="all", start=0.0, rank=8, alpha=32.0,
+            learning_rate=1e-4, weight_decay=0.01, steps=10, margin=100.0,
         )  # fmt: skip
 
     def joined(self, other: Spec) -> Spec | None:

@@ -44,11 +44,11 @@ class MemoirSpec(Spec):
             ("questions") or 0.08. What this means for real questions, `docs/routing.md` shows.
         margin: an edit is learned when each target token beats all others together by this many nats.
         steps: most optimiser steps for an edit.
-        rate: step size. "factored": of Adam, as a share of the site's mean output magnitude.
+        learning_rate: step size. "factored": of Adam, as a share of the site's mean output magnitude.
             "shared": of SGD with gradients clipped to norm 1 (paper: 1.0).
         renderings: write each edit for plain text and for a user's turn of a chat, whichever way it is given,
             where the tokenizer has a chat template.
-        contexts: behind how many short prefixes of other text an edit is learned too (paper: 10).
+        context_templates: behind how many short prefixes of other text an edit is learned too (paper: 10).
         seed: of the fixed permutation.
     """
 
@@ -63,9 +63,9 @@ class MemoirSpec(Spec):
     false_match_rate: float | None = None
     margin: float = 4.0
     steps: int = 60
-    rate: float | None = None
+    learning_rate: float | None = None
     renderings: bool = True
-    contexts: int = 0
+    context_templates: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -80,7 +80,7 @@ class MemoirSpec(Spec):
             false_match_rate=(0.0, 1.0),
             margin=(0.0, 100.0),
             steps=(1, 10_000),
-            contexts=(0, 10),
+            context_templates=(0, 10),
         )
 
     @classmethod
@@ -88,7 +88,8 @@ class MemoirSpec(Spec):
         """The settings of the paper (section A.4.3), as far as they carry over between models."""
         settings = {
             "router": "tophash", "renderings": False,
-            "storage": "shared", "pooling": "mean", "density": 4096 / 14336, "rate": 1.0, "steps": 70, "contexts": 10,
+            "storage": "shared", "pooling": "mean", "density": 4096 / 14336, "learning_rate": 1.0,
+            "steps": 70, "context_templates": 10,
         }  # fmt: skip
         return cls(**{**settings, **changes})
 
@@ -106,8 +107,9 @@ class MemoirSpec(Spec):
         else:
             router = TopHashRouter(site.in_features, k, self.pooling, self.threshold, rate, self.seed)
         storage: Storage
+        step = {"factored": 0.2, "shared": 1.0}[self.storage] if self.learning_rate is None else self.learning_rate
         if self.storage == "factored":
-            storage = FactoredStorage(site.out_features, dtype, 0.2 if self.rate is None else self.rate)
+            storage = FactoredStorage(site.out_features, dtype, step)
         else:
-            storage = SharedStorage(site.in_features, site.out_features, 1.0 if self.rate is None else self.rate)
+            storage = SharedStorage(site.in_features, site.out_features, step)
         return ResidualMemory(self, router, storage).to(device)

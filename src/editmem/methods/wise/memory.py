@@ -64,10 +64,11 @@ class SideMemory(ActingMemory):
         shards = Shards(site.in_features, site.out_features, spec.density, spec.seed, dtype)
         self.learned: Solving | Descent
         if spec.training == "solve":
-            rate = 0.2 if spec.rate is None else spec.rate
+            rate = 0.2 if spec.learning_rate is None else spec.learning_rate
             self.learned = Solving(shards, size, rate, spec.strength, spec.ridge, spec.apart)
         else:
-            margins, rate = Margins(spec.alpha, spec.beta, spec.gamma), 1.0 if spec.rate is None else spec.rate
+            margins = Margins(spec.alpha, spec.beta, spec.gamma)
+            rate = 1.0 if spec.learning_rate is None else spec.learning_rate
             self.learned = Descent(shards, size, rate, margins, spec.absolute, self.scope, spec.replay)
         self.sides = Sides(spec.inference, spec.group, spec.merging, spec.keep)
 

@@ -44,8 +44,9 @@ class WiseSpec(Spec):
         alpha, beta, gamma: margins ("sgd"), in units of the site's output norm, or absolute.
         absolute: whether the margins are absolute.
         replay: whether edits of other shards are kept from matching the one that is learned ("sgd"; appendix B.3).
-        margin, steps, renderings, contexts: as in `MemoirSpec`.
-        rate: step size. "solve": of Adam, as a share of the site's mean output magnitude. "sgd": of plain descent.
+        margin, steps, renderings, context_templates: as in `MemoirSpec`.
+        learning_rate: step size. "solve": of Adam, as a share of the site's mean output magnitude. "sgd": of plain
+            descent.
         seed: of the masks.
     """
 
@@ -73,9 +74,9 @@ class WiseSpec(Spec):
     replay: bool = False
     margin: float = 4.0
     steps: int = 60
-    rate: float | None = None
+    learning_rate: float | None = None
     renderings: bool = True
-    contexts: int = 0
+    context_templates: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -95,7 +96,7 @@ class WiseSpec(Spec):
         check_ranges(
             self, density=(1e-6, 1.0), keep=(1e-6, 1.0), false_match_rate=(0.0, 1.0), act_ratio=(0.0, 10.0),
             strength=(1e-3, 100.0), ridge=(1e-6, 1e6), apart=(0.0, 100.0), group=(1, 1000), margin=(0.0, 100.0),
-            steps=(1, 10_000), contexts=(0, 10),
+            steps=(1, 10_000), context_templates=(0, 10),
         )  # fmt: skip
         if self.shard_edits is not None and self.shard_edits < 1:
             raise SpecError(f"shard_edits must be at least 1, or None, got {self.shard_edits!r}")
@@ -105,8 +106,8 @@ class WiseSpec(Spec):
         """The settings of the paper (table 10), as far as they carry over between models."""
         settings = {
             "inference": "merge", "training": "sgd", "routing": "paper", "density": 0.2, "shard_edits": 500,
-            "alpha": 5.0, "beta": 20.0, "gamma": 10.0, "absolute": True, "rate": 1.0, "steps": 70,
-            "renderings": False, "contexts": 10,
+            "alpha": 5.0, "beta": 20.0, "gamma": 10.0, "absolute": True, "learning_rate": 1.0, "steps": 70,
+            "renderings": False, "context_templates": 10,
         }  # fmt: skip
         return cls(**{**settings, **changes})
 
