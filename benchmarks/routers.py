@@ -20,10 +20,10 @@ from torch.nn.functional import normalize
 
 from benchmarks.asking import Asker, Given, items_of
 from benchmarks.models import load_host
-from editmem.routing.prompts import alike_prompts, neutral_prompts
+from editmem.routing.prompts import hard_negatives, neutral_prompts
 from editmem.routing.sentence_encoder import SentenceEncoder
 from editmem.routing.text_questions import STAND_IN
-from editmem.routing.whitening import Distinct
+from editmem.routing.whitening import Whitening
 from editmem.text.vocabulary import Vocabulary
 
 KINDS = ("asks", "other_question", "tricky")
@@ -60,9 +60,9 @@ class States:
 
     def damped(self, layer: int) -> Score:
         """With the directions damped in which states move with names: the router on names."""
-        names, forms = alike_prompts()
+        names, forms = hard_negatives()
         grid = self([form.format(name) for name in names for form in forms])[layer, 0].unflatten(0, (len(names), -1))
-        space = Distinct(grid.shape[-1])
+        space = Whitening(grid.shape[-1])
         space.fit(self(neutral_prompts())[layer, 0], grid)
         unit = lambda texts: space(self(texts)[layer, 0])  # noqa: E731
         return lambda prompts, queries: (unit(prompts) * unit(queries)).sum(1)

@@ -175,7 +175,7 @@ def test_visual_edits_too(vlm, model, monkeypatch):
             "superseding": lambda: editor.edit(NAMING, OTHER_OWNER, image=seen(A)),
             "forget": lambda: editor.forget(first.id),
         }
-        before, added = inner(editor), (pictures.PictureIndex, "look_again")
+        before, added = inner(editor), (pictures.PictureIndex, "average_views")
         steps = {"new": added, "superseding": added, "forget": (external.ExternalMemory, "keep")}
         for call, step in [*steps.items(), *((call, (Ledger, "append")) for call in calls)]:
             with monkeypatch.context() as patch:

@@ -80,8 +80,8 @@ def _all(prompts):
 
 @pytest.mark.parametrize("chunk", [7, 1000])
 def test_chunks_make_no_difference(chunk, monkeypatch):
-    names, forms = calibrating.alike_prompts()
-    monkeypatch.setattr(calibrating, "alike_prompts", lambda: (names[:8], forms))
+    names, forms = calibrating.hard_negatives()
+    monkeypatch.setattr(calibrating, "hard_negatives", lambda: (names[:8], forms))
     model, tokenizer = editmem.tiny()
     editor = editmem.wrap(model, editmem.MemoirSpec(router="names"), tokenizer=tokenizer)
     most = []
@@ -96,7 +96,9 @@ def test_chunks_make_no_difference(chunk, monkeypatch):
         most.clear()
         found.append(calibrating.calibration(writer.encode, read, writer._vocabulary, False, False))
         assert max(most) <= size
-    for one, other in zip([*found[0].neutral, *found[0].alike], [*found[1].neutral, *found[1].alike], strict=True):
+    for one, other in zip(
+        [*found[0].neutral, *found[0].hard_negatives], [*found[1].neutral, *found[1].hard_negatives], strict=True
+    ):
         assert one.call.real.shape == other.call.real.shape
         for name, part in _all(one).items():
             torch.testing.assert_close(part, _all(other)[name], rtol=1e-3, atol=1e-4)

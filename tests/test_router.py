@@ -9,7 +9,7 @@ import editmem
 from editmem.hosts.forward import Call, Mode
 from editmem.hosts.token_lookup import TokenLookup
 from editmem.routing.name_router import NameRouter
-from editmem.routing.whitening import Distinct
+from editmem.routing.whitening import Whitening
 from editmem.text.chat_turns import Turns
 from editmem.text.word_hash import BUCKETS, Words, _part, heard
 
@@ -177,7 +177,7 @@ def test_questions_damp_what_names_do():
     names = lambda count: 3 * draw(count, 4) @ name_axes  # noqa: E731
     grid = axes[None, :10] + names(16)[:, None] + 0.3 * draw(16, 10, 64)
     neutral = draw(50, 64)
-    space = Distinct(64)
+    space = Whitening(64)
     space.fit(neutral, grid)
     name = names(200)
     kinds = torch.arange(200) % 20 + 10
@@ -192,7 +192,7 @@ def test_questions_damp_what_names_do():
 
 
 def test_the_threshold_is_the_quantile_asked_for():
-    space = Distinct(16)
+    space = Whitening(16)
     generator = torch.Generator().manual_seed(1)
     grid = torch.randn((8, 12, 16), generator=generator)
     space.fit(torch.randn((20, 16), generator=generator), grid)

@@ -14,6 +14,7 @@ import editmem
 from editmem.hosts.forward import Mode
 from editmem.routing.naming import said
 from editmem.routing.subjects import Subjects
+from editmem.state import restore
 from editmem.text.spelling import pieces, pieces_of
 from editmem.text.word_hash import _BYTES
 from editmem.text.word_stream import Stream
@@ -411,7 +412,7 @@ def test_dropped_and_saved(embedded):
     subjects.keep(torch.tensor([0, 2, 3]))
     assert embedded.who(subjects, *texts) == [{0: 1}, {}, {1: 1}, {2: 0.7}]
     loaded = Subjects(Stream())
-    loaded.restore({name: tensor.clone() for name, tensor in subjects.tensors().items()})
+    restore(loaded, {name: tensor.clone() for name, tensor in subjects.state_dict().items()})
     assert embedded.who(loaded, *texts) == embedded.who(subjects, *texts)
     assert len(loaded) == 3
 

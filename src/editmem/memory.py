@@ -156,14 +156,15 @@ class Calibration:
     Attributes:
         neutral: prompts about nothing in particular: as plain text and, if the tokenizer has a chat template, as
             a user's turn.
-        alike: prompts that put the same questions to several names, all of the first name's first; rendered likewise.
+        hard_negatives: prompts that put the same questions to several names, all of the first name's first; rendered
+            likewise.
         names: how many names.
         vocabulary: of its tokenizer.
         seen: for memories that see: built-in pictures; None where there is no processor.
     """
 
     neutral: Sequence[Prompts]
-    alike: Sequence[Prompts]
+    hard_negatives: Sequence[Prompts]
     names: int
     vocabulary: Vocabulary
     seen: Seen | None = None

@@ -14,7 +14,7 @@ from editmem.edits.edit import Prompt
 from editmem.edits.image import Picture
 from editmem.hosts.forward import OUTPUT
 from editmem.memory import Calibration, Prompts, Seen
-from editmem.routing.prompts import alike_prompts, neutral_prompts
+from editmem.routing.prompts import hard_negatives, neutral_prompts
 from editmem.text.vocabulary import Vocabulary
 from editmem.tiny.emblems import View, picture, unused
 
@@ -46,7 +46,7 @@ def calibration(
         pictured: whether the memory's edits may have pictures.
         progress: as `Editor.edit` takes it.
     """
-    names, forms = alike_prompts()
+    names, forms = hard_negatives()
     neutral = _renderings(encode, neutral_prompts())
     alike = _renderings(encode, [form.format(name) for name in names for form in forms])
     sights = _sights(encode, forms) if pictured and encode.processor is not None else []

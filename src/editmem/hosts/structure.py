@@ -107,7 +107,7 @@ class Host:
         return [(names[module], module) for module in (*self.vision, *self.blocks[: site.block])]
 
     @property
-    def eye(self) -> str | None:
+    def vision_tower(self) -> str | None:
         """The path of the vision tower: what has a configuration of its own, beside the language model."""
         from transformers import PreTrainedModel
 

@@ -9,7 +9,7 @@ from editmem.edits.edit import EncodedEdit
 from editmem.hosts.forward import Call, Mode
 from editmem.memory import Calibration, Kept, Match, Prompts
 from editmem.routing.router import Router, at_prompt_ends, prompt_ends
-from editmem.routing.whitening import Distinct
+from editmem.routing.whitening import Whitening
 from editmem.storage.table import Rows
 from editmem.text.chat_turns import Turns
 from editmem.text.vocabulary import Vocabulary
@@ -20,13 +20,13 @@ class NameRouter(Router):
     """What is asked by the state at the prompt's end, about whom by the words.
 
     One similarity blurs the two: another subject asked about in the same words is as near as the same
-    subject in other words. Here the score is the product of two: the cosine of the prompts' `Distinct`, from
+    subject in other words. Here the score is the product of two: the cosine of the prompts' `Whitening`, from
     the host's states as they enter the memory's block; and the share of the edit's words that the query has
     too, in which names (written with a capital, a digit, or in a script without case) weigh most and words of
     neutral prompts least. Words are compared folded (no case, no accents), however the tokenizer cuts them;
     of a conversation those of the last turn count.
 
-    Plain text and turns of a chat end in different states, and are kept apart: each has its own `Distinct`, an
+    Plain text and turns of a chat end in different states, and are kept apart: each has its own `Whitening`, an
     edit answers prompts that are rendered as its own is, and the threshold is the stricter of the two.
 
     All edits are scored by their words; the states of the best `SHORT_LIST` of them are compared.
@@ -61,7 +61,7 @@ class NameRouter(Router):
     def __init__(self, block_path: str, width: int, threshold: float | None, false_match_rate: float) -> None:
         super().__init__()
         self.block_path, self.fixed_threshold, self.false_match_rate = block_path, threshold, false_match_rate
-        self.plain, self.chat = Distinct(width), Distinct(width)
+        self.plain, self.chat = Whitening(width), Whitening(width)
         self.words, self.turns = Words(), Turns()
         self.register_buffer("threshold", torch.tensor(torch.nan, dtype=torch.float32))
         self.register_buffer("neutral", torch.zeros(0, dtype=torch.int64))
@@ -75,7 +75,7 @@ class NameRouter(Router):
         return len(self.states)
 
     @property
-    def _spaces(self) -> tuple[Distinct, Distinct]:
+    def _spaces(self) -> tuple[Whitening, Whitening]:
         return self.plain, self.chat
 
     # Calibrating
@@ -87,7 +87,7 @@ class NameRouter(Router):
         for chat, questions in enumerate(self._spaces):
             rendering = min(chat, len(host.neutral) - 1)  # without a chat template there is plain text only
             neutral = self._ends(host.neutral[rendering].call)[0][:, 0]
-            grid = self._ends(host.alike[rendering].call)[0][:, 0].unflatten(0, (host.names, -1))
+            grid = self._ends(host.hard_negatives[rendering].call)[0][:, 0].unflatten(0, (host.names, -1))
             held_out = torch.arange(len(grid), device=grid.device) % self.HELD_OUT == self.HELD_OUT - 1
             questions.fit(neutral, grid[~held_out])
             cohorts.append(torch.cat([questions(neutral), questions(grid[held_out]).flatten(0, 1)]))

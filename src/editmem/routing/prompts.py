@@ -9,8 +9,8 @@ def neutral_prompts() -> tuple[str, ...]:
     return tuple(line for line in text.splitlines() if line)
 
 
-def alike_prompts() -> tuple[list[str], list[str]]:
+def hard_negatives() -> tuple[list[str], list[str]]:
     """Names, and questions to put to each of them, as format strings."""
-    text = resources.files(__package__).joinpath("data/alike.txt").read_text(encoding="utf-8")
+    text = resources.files(__package__).joinpath("data/hard_negatives.txt").read_text(encoding="utf-8")
     names, forms = (part.splitlines() for part in text.strip().split("\n\n"))
     return names, forms

@@ -6,7 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from editmem.routing.prompts import alike_prompts
+from editmem.routing.prompts import hard_negatives
 from editmem.routing.sentence_encoder import SentenceEncoder
 
 STAND_IN = "something"
@@ -32,7 +32,7 @@ class TextQuestions:
     @cached_property
     def threshold(self) -> float:
         """The similarity from which two questions count as the same."""
-        questions = [form.format(STAND_IN) for form in alike_prompts()[1]]
+        questions = [form.format(STAND_IN) for form in hard_negatives()[1]]
         vectors = self._encoded(questions)
         nearest = (vectors @ vectors.T).fill_diagonal_(-1).amax(1)
         return float(nearest.quantile(1 - self.false_match_rate))

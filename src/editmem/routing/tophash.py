@@ -92,7 +92,7 @@ class TopHashRouter(Router):
         if self.fixed_threshold is not None:
             self.threshold = torch.full_like(self.threshold, self.fixed_threshold)
             return
-        masks = self.hash_prompts(host.alike[0])
+        masks = self.hash_prompts(host.hard_negatives[0])
         # Masks blur name and question, so that both kinds of look-alike count.
         questions = len(masks) // host.names
         place = torch.arange(len(masks), device=masks.device)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from editmem.state import Stored
 
 
-class Distinct(Stored):
+class Whitening(Stored):
     """Unit vectors that are near within a class and far between classes.
 
     States of prompts move with the name in them as well as with the question; those of pictures with the view as well

@@ -66,8 +66,9 @@ class ExternalMemory(Stored):
         self.kinds = Rows((), torch.long)
 
     def calibrate(self, neutral: Calibration) -> None:
-        plain, alike = ([self._encoded(prompts) for prompts in group] for group in (neutral.neutral, neutral.alike))
-        self.router.calibrate(replace(neutral, neutral=plain, alike=alike))
+        plain = [self._encoded(prompts) for prompts in neutral.neutral]
+        hard = [self._encoded(prompts) for prompts in neutral.hard_negatives]
+        self.router.calibrate(replace(neutral, neutral=plain, hard_negatives=hard))
         if self.pictures is not None and neutral.seen is not None:
             self.pictures.calibrate(neutral.seen)
 

@@ -66,7 +66,7 @@ class MemeicMemory(Memory):
         pictures = None
         if host.image_token is not None:
             pictures = PictureIndex(
-                self.first_block, read.block_path, host.eye, host.image_token, host.hidden_size, spec.index,
+                self.first_block, read.block_path, host.vision_tower, host.image_token, host.hidden_size, spec.index,
                 spec.picture_threshold, spec.picture_miss_rate, spec.picture_false_match_rate,
                 spec.question_false_match_rate,
             )  # fmt: skip
@@ -135,7 +135,7 @@ class MemeicMemory(Memory):
 
     def notes(self) -> Sequence[str]:
         pictures = self.external.pictures
-        return [] if pictures is None or pictures.eye is None else [pictures.eye]
+        return [] if pictures is None or pictures.vision_tower is None else [pictures.vision_tower]
 
     # Acting
 

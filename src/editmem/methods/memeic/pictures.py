@@ -10,7 +10,7 @@ from editmem.edits.edit import EncodedEdit
 from editmem.hosts.forward import OUTPUT, Call
 from editmem.memory import Match, Prompts, Seen
 from editmem.routing.router import at_prompt_ends, prompt_ends
-from editmem.routing.whitening import Distinct
+from editmem.routing.whitening import Whitening
 from editmem.state import Stored
 from editmem.storage.snapshots import Restorable, Restore
 from editmem.storage.table import Rows
@@ -25,14 +25,14 @@ class PictureIndex(Stored):
 
     A picture is the mean of what comes out of the host's own vision tower, where that has one output for each;
     elsewhere the mean of what takes its place in the prompt, as it enters the first block. A question is the state at
-    the prompt's end. Both are compared as `Distinct` does, each with a threshold from built-in pictures: MemEIC has
+    the prompt's end. Both are compared as `Whitening` does, each with a threshold from built-in pictures: MemEIC has
     none for pictures and gives up four in ten answers about others (its image locality). An entry has two vectors: the
     mean of several views, for what looks like it, and that of the picture itself, which finds the very same picture
     however odd it is and however many others there are.
 
     Args:
         first, block: paths of the first block, and of the one whose input is compared at the prompt's end.
-        eye: path of the vision tower; None where there is none.
+        vision_tower: path of the vision tower; None where there is none.
         image_token: the id that stands for a part of a picture.
         width: d, of the host's states.
         index: a name in `INDEXES`.
@@ -66,7 +66,7 @@ class PictureIndex(Stored):
         self,
         first: str,
         block: str,
-        eye: str | None,
+        vision_tower: str | None,
         image_token: int,
         width: int,
         index: str,
@@ -76,11 +76,11 @@ class PictureIndex(Stored):
         question_false_match_rate: float,
     ) -> None:
         super().__init__()
-        self.first, self.block, self.eye, self.image_token = first, block, eye, image_token
+        self.first, self.block, self.vision_tower, self.image_token = first, block, vision_tower, image_token
         self.fixed, self.miss_rate, self.false_match_rate = threshold, miss_rate, false_match_rate
         self.question_false_match_rate = question_false_match_rate
-        self.looks = Distinct(width, self.SMOOTHING)
-        self.plain, self.chat = Distinct(width), Distinct(width)
+        self.looks = Whitening(width, self.SMOOTHING)
+        self.plain, self.chat = Whitening(width), Whitening(width)
         self.register_buffer("threshold", torch.tensor(UNCALIBRATED, dtype=torch.float32))
         self.register_buffer("same", torch.tensor(UNCALIBRATED, dtype=torch.float32))
         self.register_buffer("asking", torch.tensor(UNCALIBRATED, dtype=torch.float32))
@@ -103,7 +103,7 @@ class PictureIndex(Stored):
 
     def calibrate(self, seen: Seen) -> None:
         """Learn from built-in pictures what is the same and what is not."""
-        tower = seen.views.call.noted.get(f"{self.eye}{OUTPUT}")
+        tower = seen.views.call.noted.get(f"{self.vision_tower}{OUTPUT}")
         one_each = tower is not None and tower.ndim == 3 and len(tower) == len(seen.views.x)
         self.by_tower = torch.full_like(self.by_tower, one_each)
         if tower is not None and one_each:
@@ -143,7 +143,7 @@ class PictureIndex(Stored):
     def _widen(self, width: int) -> None:
         """Make room for vectors of the tower's width."""
         device = self.threshold.device
-        self.looks = Distinct(width, self.SMOOTHING).to(device)
+        self.looks = Whitening(width, self.SMOOTHING).to(device)
         self.index, self.originals = (RestorableIndex(self.make_index(width)) for _ in range(2))
 
     @property
@@ -181,7 +181,7 @@ class PictureIndex(Stored):
             return (states * at).sum(1) / count.clamp(min=1), present
         if not bool(present.any()):
             return states.new_zeros((len(states), self.looks.background.shape[0])), present
-        tower = prompts.call.noted_at(f"{self.eye}{OUTPUT}").float()
+        tower = prompts.call.noted_at(f"{self.vision_tower}{OUTPUT}").float()
         return _shares(count[:, 0], len(tower)) @ tower.mean(1), present
 
     def _ends(self, call: Call) -> Tensor:
@@ -201,7 +201,7 @@ class PictureIndex(Stored):
         self.states.append(self._questions(prompts.call, chat)[:count])
         self.chats.append(chat[:count])
 
-    def look_again(self, views: Sequence[Prompts]) -> None:
+    def average_views(self, views: Sequence[Prompts]) -> None:
         """Put what several views show on average in the place of the last entries, one `views` for each.
 
         One view may be an odd one; the mean lies nearer to all others.

@@ -115,7 +115,7 @@ class EvidenceStage(PromptStage):
 
         def keep() -> None:
             if views and self.memory.external.pictures is not None:
-                self.memory.external.pictures.look_again(views)
+                self.memory.external.pictures.average_views(views)
 
         return keep
 

@@ -23,12 +23,12 @@ def pilot_threshold(host: Calibration, solving: Solving, false_match_rate: float
         solving: makes the shards; holds no edits yet.
         false_match_rate: the share.
     """
-    found = [_threshold(host, rendering, solving, false_match_rate) for rendering in range(len(host.alike))]
+    found = [_threshold(host, rendering, solving, false_match_rate) for rendering in range(len(host.hard_negatives))]
     return min(HIGHEST, max(found))
 
 
 def _threshold(host: Calibration, rendering: int, solving: Solving, rate: float) -> float:
-    ends = end_inputs(host.alike[rendering])
+    ends = end_inputs(host.hard_negatives[rendering])
     questions = len(ends) // host.names
     place = torch.arange(len(ends), device=ends.device)
     name, question = place // questions, place % questions

@@ -55,7 +55,7 @@ class Solving(Training):
         self.outputs = Rows((shards.shape[0],), dtype)
 
     def calibrate(self, host: Calibration) -> None:
-        ends = [end_inputs(prompts) for prompts in (*host.neutral, *host.alike)]
+        ends = [end_inputs(prompts) for prompts in (*host.neutral, *host.hard_negatives)]
         self.quiet = standing_for(ends, self.RANK).to(self.quiet.dtype)
         first = host.neutral[0]
         norms = [at_prompt_ends(part, first.call)[0][:, 0].float().norm(dim=1) for part in (first.out, first.x)]
