@@ -1,6 +1,7 @@
 """The house: which folder may import which, and what stands in no module of the core."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,21 @@ def test_nobody_asks_a_memory_what_it_is(path):
     """Outside of its method's folder; `wrap` takes a spec in many forms, and the checks read its fields by name."""
     if place(path)[0] not in ("methods", "wrap", "checks"):
         assert not list(told_apart(path))
+
+
+PAGES = [path for folder in ("docs", ".") for path in sorted((ROOT.parents[1] / folder).glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_name_files_that_are_there(page):
+    """As they stand in the package, or in the repository; other folders' pages name their own files."""
+    repository = ROOT.parents[1]
+    for name in re.findall(r"`((?:[a-z_]+/)+[a-z_]+\.py)`", page.read_text(encoding="utf-8")):
+        assert (ROOT / name).is_file() or (repository / name).is_file(), f"{page.name} names {name}"
+
+
+def test_functions_are_short():
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 60, f"{path}: {node.name}"
