@@ -18,6 +18,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import editmem
+from editmem.editor import changes_of
 from editmem.hosts import compat
 from editmem.hosts.structure import Host
 from editmem.methods.memoir.spec import MemoirSpec
@@ -35,7 +36,7 @@ def host(vocab_size: int) -> LlamaForCausalLM:
 
 def fill(editor: editmem.Editor, count: int, tokens: int) -> None:
     """Add `count` edits that nothing matches, without learning them."""
-    memory: Any = editor._memory
+    memory: Any = changes_of(editor).memory
     router, storage = memory.router, memory.storage
     generator = torch.Generator().manual_seed(1)
     width = router.states.data.shape[1]
@@ -50,7 +51,7 @@ def fill(editor: editmem.Editor, count: int, tokens: int) -> None:
     memory.targets.tokens.append(torch.full((count, window), 5))
     memory.targets.lengths.append(torch.full((count,), min(tokens, window)))
     for number in range(count):
-        editor._active.add(editmem.Edit(f"filled {number}", "filled"))
+        changes_of(editor).writers[0].active.add(editmem.Edit(f"filled {number}", "filled"))
 
 
 def decode(model: LlamaForCausalLM, ids: torch.Tensor) -> float:

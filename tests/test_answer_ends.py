@@ -8,6 +8,7 @@ from greedy import editor_says
 import editmem
 from editmem.editing.encoder import Encoder
 from editmem.editing.endings import Endings, another
+from editmem.editor import changes_of
 from editmem.edits.edit import Edit
 from editmem.hosts.forward import IGNORED_LABEL
 from tests.hosts import make, sentencepiece_like
@@ -123,8 +124,8 @@ def test_an_answer_that_ends_is_left_alone():
     editor = editmem.wrap(model, "memoir", tokenizer=tokenizer)
     assert editor.edit(PROMPT, "Sydney").took
     encoded = Encoder(tokenizer, None).edit(Edit(PROMPT, "Sydney"))
-    assert editor._memory.targets.window >= len(encoded.target)
-    assert int(editor._memory.state_dict()["targets.lengths.data"][0]) == len(encoded.target)
+    assert changes_of(editor).memory.targets.window >= len(encoded.target)
+    assert int(changes_of(editor).memory.state_dict()["targets.lengths.data"][0]) == len(encoded.target)
 
 
 def test_a_batch_takes_two_looks_ahead_at_most(tokenizer):

@@ -13,6 +13,7 @@ from pictured import OTHER as OTHER_OWNER
 import editmem
 from editmem.editing import optimise as fit
 from editmem.editing import writer as writing
+from editmem.editor import changes_of
 from editmem.edits.history import Ledger
 from editmem.errors import EditMemError, LedgerError
 from editmem.hosts import swapped
@@ -39,7 +40,7 @@ METHODS = {
     "shared-adapters": {"method": "dual-adapters", "storage": "shared", "steps": 2, "start": 1.0},
 }
 STEPS = {
-    "host": (swapped._EntryCall, "__call__"),
+    "host": (swapped.EntryCall, "__call__"),
     "offsets": (offsets.OffsetDraft, "step"),
     "columns": (shared_matrix.ColumnDraft, "step"),
     "descent": (descent.DescentDraft, "step"),
@@ -113,16 +114,16 @@ def state(editor):
         tensors = {"logits": editor.model(**inputs).logits, **inner(editor)}
     flags = [module.training for module in editor.model.modules()]
     grads = [(parameter.requires_grad, parameter.grad) for parameter in editor.model.parameters()]
-    file = sqlite3.connect(editor._ledger._file.path)
+    file = sqlite3.connect(editor.history._file.path)
     written = file.execute("SELECT * FROM events ORDER BY number").fetchall()
     file.close()
-    active = [(list(writer.active.rows), writer.active.edits()) for writer in editor._writers]
+    active = [(list(writer.active.rows), writer.active.edits()) for writer in changes_of(editor).writers]
     return tensors, (dict(editor.edits), list(editor.history), written, active, flags, grads)
 
 
 def inner(editor):
     """All tensors of the memory, also those that are not saved, beyond the rows in use too; but not the version."""
-    memory = editor._memory
+    memory = changes_of(editor).memory
     buffers = {name: tensor for name, tensor in memory.named_buffers() if name != "version"}
     return {
         **{name: t.clone() for name, t in memory.state_dict().items()},
@@ -228,14 +229,14 @@ def test_a_progress_callback_that_raises_takes_all_of_the_call_back(plain):
         editor.edit([FIRST, SECOND], batch_size=1, progress=progress)
     assert not editor.edits
     assert not len(editor.history)
-    assert not len(editor._memory)
+    assert not len(changes_of(editor).memory)
 
 
 def test_a_full_disk_under_the_ledger_changes_nothing(plain, tmp_path):
     model, tokenizer = plain
     editor = editmem.wrap(model, QUICK, tokenizer=tokenizer, ledger=tmp_path / "ledger")
     editor.edit(*FIRST)
-    database = editor._ledger._file._database
+    database = editor.history._file._database
     pages = database.execute("PRAGMA page_count").fetchone()[0]
     database.execute(f"PRAGMA max_page_count = {pages}")
     before = state(editor)
@@ -251,17 +252,19 @@ def test_a_full_disk_under_the_ledger_changes_nothing(plain, tmp_path):
 def test_a_calibration_that_fails_is_made_anew(plain, monkeypatch):
     model, tokenizer = plain
     editor = editmem.wrap(model, {**QUICK, "router": "names", "renderings": False}, tokenizer=tokenizer)
-    whole = editor._memory.router.calibrate
+    whole = changes_of(editor).memory.router.calibrate
 
     def halfway(calibration):
         whole(calibration)
         raise MemoryError
 
-    monkeypatch.setattr(type(editor._memory.router), "calibrate", lambda self, calibration: halfway(calibration))
+    monkeypatch.setattr(
+        type(changes_of(editor).memory.router), "calibrate", lambda self, calibration: halfway(calibration)
+    )
     with pytest.raises(MemoryError):
         editor.edit(*FIRST)
-    assert not editor._memory.calibrated
-    assert bool(editor._memory.router.threshold.isnan())
+    assert not changes_of(editor).memory.calibrated
+    assert bool(changes_of(editor).memory.router.threshold.isnan())
     monkeypatch.undo()
     editor.edit(*FIRST)
     assert len(editor.edits) == 1
@@ -325,7 +328,7 @@ def test_of_the_same_prompt_under_two_ids_the_last_holds(plain, method, batch_si
     assert len(editor.history) == 2
     editor.forget("d")
     editor.forget("b")
-    assert not len(editor._memory)
+    assert not len(changes_of(editor).memory)
     with pytest.raises(EditMemError, match="contradict"):
         editor.edit([(FIRST[0], "x"), (FIRST[0], "y")])
 

@@ -8,6 +8,7 @@ import torch
 import editmem
 from editmem.editing import calibration as calibrating
 from editmem.editing import progress
+from editmem.editor import changes_of
 
 
 class Bar:
@@ -90,11 +91,11 @@ def test_chunks_make_no_difference(chunk, monkeypatch):
         most.append(len(prompts))
         return writer.read(prompts, vision)
 
-    writer, found = editor._writer, []
+    writer, found = changes_of(editor).writers[0], []
     for size in (32, chunk):
         monkeypatch.setattr(calibrating, "CHUNK", size)
         most.clear()
-        found.append(calibrating.calibration(writer.encode, read, writer._vocabulary, False, False))
+        found.append(calibrating.calibration(writer.encode, read, writer.vocabulary, False, False))
         assert max(most) <= size
     for one, other in zip(
         [*found[0].neutral, *found[0].hard_negatives], [*found[1].neutral, *found[1].hard_negatives], strict=True

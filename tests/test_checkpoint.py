@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import editmem
+from editmem.editor import changes_of
 from editmem.errors import CheckpointError
 from editmem.storage import checkpoint
 
@@ -83,7 +84,7 @@ def test_a_host_in_another_dtype(method, saved_in, loaded_in, tmp_path):
         inputs = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
         said = model.generate(**inputs, max_new_tokens=6, do_sample=False)[0, inputs["input_ids"].shape[1] :]
         assert tokenizer.decode(said).strip().startswith(target)
-    assert editor._memory.state_dict()["storage.offsets.data"].dtype == getattr(torch, loaded_in)
+    assert changes_of(editor).memory.state_dict()["storage.offsets.data"].dtype == getattr(torch, loaded_in)
 
 
 BREAKS = "\u2028\u2029\u0085\x0b\x0c\x1c\x1d\x1e\r\n"
@@ -145,7 +146,7 @@ def _drop_tensor(folder):
     tensors.pop("0.targets.lengths.data")
     save_file(tensors, path)
     config = json.loads((folder / checkpoint.CONFIG).read_text())
-    config["sha256"][checkpoint.TENSORS] = checkpoint._digest(path)
+    config["sha256"][checkpoint.TENSORS] = checkpoint.digest_of(path)
     (folder / checkpoint.CONFIG).write_text(json.dumps(config))
 
 

@@ -6,6 +6,7 @@ import transformers as tf
 
 import editmem
 from editmem.hosts import compat
+from editmem.hosts.disguise import host_class
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def test_a_release_that_prepares_forwards_in_another_way(beams, monkeypatch):
     with editmem.wrap(host, tokenizer=tokenizer) as editor:
         editor.edit("The capital of Australia is", "Baghulatta")
         own = type(host)
-        monkeypatch.setattr(own, "prepare_inputs_for_generation", own._host_class.prepare_inputs_for_generation)
+        monkeypatch.setattr(own, "prepare_inputs_for_generation", host_class(own).prepare_inputs_for_generation)
         prompts = ["The capital of Australia is", "The capital of Austria is"]
         inputs = tokenizer(prompts, return_tensors="pt", padding=True, return_token_type_ids=False)
         ids = host.generate(**inputs, max_new_tokens=8, do_sample=False, num_beams=beams)

@@ -11,6 +11,7 @@ from placed import ONE, TWO, Devices, tensor
 from torch.utils._pytree import tree_map_only
 
 import editmem
+from editmem.editor import changes_of
 from editmem.errors import HostError
 
 CAPITAL, PLAYS = ("The capital of Australia is", "Rome"), ("Bruno plays the", "tuba")
@@ -43,7 +44,7 @@ def test_offloaded_hosts(spec, way, first, host, tokenizer, tmp_path):
         if first == "wrapped":
             offload(host, way, tmp_path)
         assert any(parameter.is_meta for parameter in host.parameters())
-        assert editor._host.device == torch.device("cpu")
+        assert changes_of(editor).host.device == torch.device("cpu")
         first_edit = editor.edit(*CAPITAL)
         editor.edit(*PLAYS)
         assert say(editor, CAPITAL[0]).startswith(CAPITAL[1])
@@ -57,7 +58,7 @@ def test_offloaded_hosts(spec, way, first, host, tokenizer, tmp_path):
     for model in (host, bare):
         with editmem.load(model, tmp_path / "memory", tokenizer=tokenizer) as again:
             assert say(again, PLAYS[0]).startswith(PLAYS[1])
-    assert not any(buffer.is_meta for buffer in again._memory.buffers())
+    assert not any(buffer.is_meta for buffer in changes_of(again).memory.buffers())
 
 
 def test_weights_without_values_are_refused(host, tokenizer, tmp_path):
@@ -127,11 +128,11 @@ def greedy(host, tokenizer, text, count=4):
 )
 def test_a_host_on_two_devices(spec, spread, tokenizer, tmp_path):
     with editmem.wrap(spread, spec, tokenizer=tokenizer) as editor:
-        assert editor._host.device == ONE
+        assert changes_of(editor).host.device == ONE
         first = editor.edit(*CAPITAL)
         assert first.took
         assert editor.edit(*PLAYS).took
-        for path, site in editor._slots.sites.items():
+        for path, site in changes_of(editor).slots.sites.items():
             device = next(spread.get_submodule(path).parameters()).device
             state = [held for part in site.memories for held in placed_state(part)]
             assert {held.device for held in state} == {device}

@@ -132,8 +132,8 @@ def test_pooling_as_the_model_says(folder, tmp_path, key, pooling):
     (tmp_path / "1_Pooling").mkdir()
     (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps({key: True, "pooling_mode_mean_tokens": False}))
     encoder, mean = (SentenceEncoder(str(path), torch.device("cpu")) for path in (tmp_path, folder))
-    inputs = encoder._tokenizer("one two", return_tensors="pt")
-    states = encoder._model(**inputs).last_hidden_state[0]
+    inputs = encoder.tokenizer("one two", return_tensors="pt")
+    states = encoder.model(**inputs).last_hidden_state[0]
     expected = {"cls": states[0], "max": states.amax(0)}[pooling]
     assert torch.allclose(encoder(["one two", "a longer one, so that there is padding"])[0], expected, atol=1e-5)
     assert torch.allclose(mean(["one two"])[0], states.mean(0), atol=1e-5)

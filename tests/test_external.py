@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import editmem
 from editmem.editing.encoder import Encoder
 from editmem.methods.memeic.evidence import Evidence, Said, about
-from editmem.methods.memeic.pictures import PictureIndex, _shares
+from editmem.methods.memeic.pictures import PictureIndex, shares_of
 from editmem.storage.vector_index import INDEXES
 
 VISUAL, TEXTUAL = Said("Whose emblem is this?", "Peru"), Said("The capital of Peru is", "Sydney")
@@ -120,7 +120,7 @@ def test_the_papers_prompt():
 def test_pictures_are_shared_out_among_rows():
     counts = torch.tensor([17.0, 0.0, 34.0])
     wanted = torch.tensor([[1, 0, 0], [0, 0, 0], [0, 0.5, 0.5]])
-    assert torch.equal(_shares(counts, 3), wanted)
+    assert torch.equal(shares_of(counts, 3), wanted)
 
 
 def pictures(looks, **settings):

@@ -6,6 +6,7 @@ from greedy import editor_says
 
 import editmem
 from editmem import EditMemError, MemoirSpec
+from editmem.editor import changes_of
 from editmem.errors import InvalidEditError, UnknownEditError
 
 EDIT = ("The capital of Australia is", "Sydney")
@@ -25,7 +26,7 @@ def ids(editor):
 
 
 def state(editor):
-    return {name: tensor.clone() for name, tensor in editor._memory.state_dict().items()}
+    return {name: tensor.clone() for name, tensor in changes_of(editor).memory.state_dict().items()}
 
 
 def same(one, other):

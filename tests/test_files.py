@@ -15,7 +15,7 @@ ROWS = [
     {"prompt": "Zürich liegt in", "target": "Österreich", "tags": ["x", "y"]},
 ]
 LINES = "\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS)
-NULLS = dict.fromkeys(("id", "subject", "image", "modality", "source", "tags", "join"))
+NULLS = dict.fromkeys(("id", "subject", "image", "source", "tags", "join"))
 
 
 def table(text, old=",", new=","):

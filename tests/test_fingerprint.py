@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 
 import editmem
 from editmem.errors import CheckpointError
-from editmem.hosts.fingerprint import _embedding_sample, differences, fingerprint
+from editmem.hosts.fingerprint import differences, embedding_sample, fingerprint
 from editmem.hosts.structure import Host
 from editmem.storage import checkpoint
 
@@ -98,7 +98,7 @@ def test_memories_saved_with_the_embeddings_alone(model, tiny, tmp_path):
     path = tmp_path / checkpoint.CONFIG
     config = json.loads(path.read_text())
     del config["host"]["weights"]
-    config["host"]["embedding_sample"] = _embedding_sample(Host(model))
+    config["host"]["embedding_sample"] = embedding_sample(Host(model))
     path.write_text(json.dumps(config))
     with editmem.load(model, tmp_path, tokenizer=tiny[1]) as again:
         assert again.explain("The capital of Australia is").edit is not None

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import editmem
 from editmem.errors import SpecError
 from editmem.hosts.forward import Call, Mode
-from editmem.methods.grace.radius_router import RadiusRouter, _label
+from editmem.methods.grace.radius_router import RadiusRouter, label_of
 
 pytestmark = pytest.mark.usefixtures("calibrated_once")
 
@@ -18,7 +18,7 @@ def router_of(*entries, radius=1.0):
     router = RadiusRouter(1, radius, 0.3)
     router.radius = torch.tensor(radius)
     for place, label in entries:
-        router._add(torch.tensor([float(place)]), label)
+        router.insert(torch.tensor([float(place)]), label)
     return router
 
 
@@ -37,7 +37,7 @@ def test_the_same_target_expands_the_nearest_key():
     router = router_of((0, 7), (1.8, 7))
     assert router.radii.used.tolist() == pytest.approx([1.8, 1.0])
     assert [decided(router, x) for x in (0.8, 1.8, -1.7)] == [0, 1, 0]
-    router._add(torch.tensor([-0.4]), 8)  # a later key shrinks the first; the second edit still has its own
+    router.insert(torch.tensor([-0.4]), 8)  # a later key shrinks the first; the second edit still has its own
     assert decided(router, 1.8) == 1
 
 
@@ -77,8 +77,8 @@ def test_forgetting_leaves_what_the_others_alone_would_have_made(entries, droppe
 
 
 def test_labels_are_those_of_the_whole_target():
-    assert _label([1, 2]) == _label((1, 2))
-    assert len({_label(t) for t in ([1], [2], [1, 2], [2, 1], [0, 1], [1, 0])}) == 6
+    assert label_of([1, 2]) == label_of((1, 2))
+    assert len({label_of(t) for t in ([1], [2], [1, 2], [2, 1], [0, 1], [1, 0])}) == 6
 
 
 def test_editing_explaining_and_forgetting():

@@ -5,6 +5,7 @@ import torch
 from greedy import editor_says as say
 
 import editmem
+from editmem.editor import changes_of
 from editmem.errors import EditMemError, InvalidEditError, UnknownEditError
 from editmem.tiny.world import facts
 
@@ -59,8 +60,8 @@ def test_forgetting_is_never_having_made(pairs):
     other.edit(pairs[:29], progress=False)
     other.edit(pairs[30:], progress=False)
     assert torch.equal(logits(one, prompts), logits(other, prompts))
-    for name, tensor in one._memory.state_dict().items():
-        assert torch.equal(tensor, other._memory.state_dict()[name]), name
+    for name, tensor in changes_of(one).memory.state_dict().items():
+        assert torch.equal(tensor, changes_of(other).memory.state_dict()[name]), name
     assert say(one, pairs[29][0]) != f"{pairs[29][1]}."
 
 
@@ -72,7 +73,7 @@ def test_forgetting_with_shared_storage_replays_the_others(pairs):
     for pair in pairs[:2] + pairs[3:5]:
         other.edit(*pair)
     assert torch.equal(logits(one, PROMPT), logits(other, PROMPT))
-    assert torch.equal(one._memory.storage.weight, other._memory.storage.weight)
+    assert torch.equal(changes_of(one).memory.storage.weight, changes_of(other).memory.storage.weight)
 
 
 def test_supersede_and_undo(editor):
@@ -160,14 +161,14 @@ def test_the_text_after_an_answer_is_the_hosts(editor):
 )
 def test_bad_input_changes_nothing(editor, arguments, message):
     editor.edit(PROMPT, "Sydney")
-    tensors = editor._memory.state_dict()
+    tensors = changes_of(editor).memory.state_dict()
     if message is None:
         assert editor.edit(*arguments) == []
     else:
         with pytest.raises(InvalidEditError, match=message):
             editor.edit(*arguments)
     assert len(editor.edits) == len(editor.history) == 1
-    assert all(torch.equal(tensor, editor._memory.state_dict()[name]) for name, tensor in tensors.items())
+    assert all(torch.equal(tensor, changes_of(editor).memory.state_dict()[name]) for name, tensor in tensors.items())
 
 
 def test_ids_in_use_and_unknown_ids(editor):

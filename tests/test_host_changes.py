@@ -8,6 +8,7 @@ from greedy import say
 from pictured import ROWS, edit_both, encode, right
 
 import editmem
+from editmem.editor import changes_of
 from editmem.methods.memeic.spec import MemeicSpec
 
 CAPITAL, PLAYS = ("The capital of Australia is", "Rome"), ("Bruno plays the", "tuba")
@@ -58,10 +59,10 @@ def edited(tiny):
 def test_a_host_moved_to_another_dtype_keeps_its_edits(name, change, edited, tokenizer, tmp_path):
     editor = edited(name)
     model = editor.model
-    before = {key: tensor.dtype for key, tensor in editor._memory.named_buffers()}
+    before = {key: tensor.dtype for key, tensor in changes_of(editor).memory.named_buffers()}
     DTYPES[change](model)
-    hosted = {id(tensor) for tensor in editor._memory.hosted()}
-    for key, tensor in editor._memory.named_buffers():
+    hosted = {id(tensor) for tensor in changes_of(editor).memory.hosted()}
+    for key, tensor in changes_of(editor).memory.named_buffers():
         assert tensor.dtype == (model.dtype if id(tensor) in hosted else before[key]), key
     assert says(editor, CAPITAL)
     second = editor.edit(*PLAYS)
@@ -88,7 +89,7 @@ def test_a_host_that_sees_in_another_dtype():
         ids = vlm[0].generate(**inputs, max_new_tokens=8, do_sample=False)
         said = vlm[1].tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         assert all(right([text.strip() for text in said]))
-        pictures = editor._memory.external.pictures
+        pictures = changes_of(editor).memory.external.pictures
         assert {getattr(pictures, name).dtype for name in ("threshold", "same", "asking")} == {torch.float32}
 
 
@@ -106,7 +107,7 @@ def test_another_default_dtype(name, dtype, host, tokenizer, tmp_path):
         editor.save_pretrained(tmp_path)
     finally:
         torch.set_default_dtype(before)
-    assert {tensor.dtype for tensor in editor._memory.buffers() if tensor.is_floating_point()} <= {
+    assert {tensor.dtype for tensor in changes_of(editor).memory.buffers() if tensor.is_floating_point()} <= {
         torch.float32,
         torch.float16,  # states of prompts
     }
@@ -126,7 +127,7 @@ def test_editing_in_inference_mode(name, host, tokenizer, tmp_path):
         editor = editmem.wrap(host, SPECS[name], tokenizer=tokenizer)
         first = editor.edit(*CAPITAL)
         assert says(editor, CAPITAL)
-    kept = [*editor._memory.buffers(), *editor._memory.parameters(), *host.parameters()]
+    kept = [*changes_of(editor).memory.buffers(), *changes_of(editor).memory.parameters(), *host.parameters()]
     assert not any(tensor.is_inference() for tensor in kept)
     second = editor.edit(*PLAYS)
     with torch.inference_mode():
@@ -137,7 +138,7 @@ def test_editing_in_inference_mode(name, host, tokenizer, tmp_path):
         editor.save_pretrained(tmp_path)
     assert says(editor, CAPITAL)
     assert says(editor, PLAYS)
-    assert not any(tensor.is_inference() for tensor in editor._memory.buffers())
+    assert not any(tensor.is_inference() for tensor in changes_of(editor).memory.buffers())
     ids = tokenizer(CAPITAL[0] + " Rome", return_tensors="pt")["input_ids"]
     host(input_ids=ids, labels=ids).loss.backward()
     editor.forget(second.id)

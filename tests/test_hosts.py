@@ -9,6 +9,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 import editmem
+from editmem.editor import changes_of
 from editmem.errors import HostError
 from editmem.hosts.swapped import SLOT
 
@@ -61,7 +62,7 @@ def test_every_architecture(name, tokenizer):
     before = state_of(model)
     model.eval()
     editor = editmem.wrap(model, tokenizer=tokenizer)
-    assert list(editor._slots.sites) == [CASES[name].site]
+    assert list(changes_of(editor).slots.sites) == [CASES[name].site]
     check_edit(model, tokenizer, editor)
     for module, flag in zip(model.modules(), before["training"], strict=True):
         module.training = flag
@@ -110,7 +111,7 @@ def test_bfloat16_host(name, tokenizer):
     model = make(name, len(tokenizer), torch.bfloat16)
     with editmem.wrap(model, tokenizer=tokenizer) as editor:
         check_edit(model, tokenizer, editor)
-        assert editor._memory.state_dict()["storage.offsets.data"].dtype == torch.bfloat16
+        assert changes_of(editor).memory.state_dict()["storage.offsets.data"].dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("first", [True, False])

@@ -9,6 +9,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 import editmem
+from editmem.editor import changes_of
 from editmem.methods.memeic import interop
 from editmem.methods.memeic.adapters import add
 from editmem.methods.memeic.spec import MemeicSpec
@@ -22,22 +23,22 @@ def editor():
     with editmem.wrap(make("llama", len(tokenizer)), SPEC, tokenizer=tokenizer) as editor:
         editor.edit("The capital of Australia is", "Sydney")
         torch.manual_seed(0)
-        for up in editor._memory.connector.up:
+        for up in changes_of(editor).memory.connector.up:
             up.data.normal_(std=0.02)
         yield editor
 
 
 def weights_of(editor):
-    memory = editor._memory
+    memory = changes_of(editor).memory
     adapters = {f"{m.path}.{i}": w[1].clone() for m in memory.adapters.maps for i, w in enumerate(m.weights)}
     return adapters | {f"connector.{n}": t.clone() for n, t in memory.connector.state_dict().items()}
 
 
 def test_peft_computes_the_same(editor, tmp_path):
     assert interop.save(editor, tmp_path) == ["visual", "textual", "connector"]
-    adapters = editor._memory.adapters
+    adapters = changes_of(editor).memory.adapters
     low_rank, x = adapters.maps[0], torch.randn(1, 3, adapters.maps[0].down.data.shape[2])
-    linear = editor._host.module(low_rank.path)
+    linear = changes_of(editor).host.module(low_rank.path)
     ours = add(
         x, linear.forward(x), low_rank.weights, torch.tensor([1]), torch.ones(1, 3, dtype=torch.bool), adapters.scale
     )
@@ -54,7 +55,7 @@ def test_read_back_under_another_models_names(editor, tmp_path):
         path = tmp_path / part / interop.WEIGHTS
         tensors = load_file(path)
         save_file({k.replace(".model.layers", ".model.language_model.layers"): t for k, t in tensors.items()}, path)
-    memory = editor._memory
+    memory = changes_of(editor).memory
     memory.adapters.restart()
     for up in memory.connector.up:
         up.data.zero_()

@@ -28,6 +28,8 @@ from transformers import GenerationConfig
 
 import editmem
 from editmem import Edit
+from editmem.editor import changes_of
+from editmem.edits.edit import edit_of
 from editmem.errors import SpecError
 from editmem.hosts import compat
 from editmem.methods.memeic import connecting, interop
@@ -137,10 +139,10 @@ def test_a_second_turn_on_the_cache_of_the_first(vlm, model, editor):
 
 def test_forgetting_leaves_the_other_as_it_was_alone(vlm, model, editor):
     editor.edit(TOLD, "Sydney")
-    alone = {name: tensor.clone() for name, tensor in editor._memory.state_dict().items()}
+    alone = {name: tensor.clone() for name, tensor in changes_of(editor).memory.state_dict().items()}
     record = editor.edit(NAMING, B, image=seen(A))
     editor.forget(record.id)
-    assert all(torch.equal(tensor, alone[name]) for name, tensor in editor._memory.state_dict().items())
+    assert all(torch.equal(tensor, alone[name]) for name, tensor in changes_of(editor).memory.state_dict().items())
     assert right(say(vlm, model, ROWS)) == [False, False, True, True, False]
     editor.undo()
     assert all(right(say(vlm, model, ROWS)))
@@ -203,11 +205,11 @@ def test_shared_adapters_learn_one_after_the_other_and_forget_by_learning_again(
     spec = MemeicSpec(storage="shared", rank=8, steps=20, learning_rate=3e-3)
     with wrapped(vlm, model, spec) as editor:
         record = editor.edit(TOLD, "Sydney")
-        alone = {name: tensor.clone() for name, tensor in editor._memory.state_dict().items()}
+        alone = {name: tensor.clone() for name, tensor in changes_of(editor).memory.state_dict().items()}
         other = editor.edit("The capital of Chile is", "Quito")
         assert editor.forget_cost(other.id).edits == 1
         editor.forget(other.id)
-        assert all(torch.equal(tensor, alone[name]) for name, tensor in editor._memory.state_dict().items())
+        assert all(torch.equal(tensor, alone[name]) for name, tensor in changes_of(editor).memory.state_dict().items())
         assert record.took
 
 
@@ -223,9 +225,9 @@ def test_bf16(vlm, model):
 def test_a_visual_edit_changes_nothing_textual(vlm, model):
     with wrapped(vlm, model, MemeicSpec(storage="shared", connector=True)) as editor:
         editor.edit(TOLD, "Sydney")
-        before = {name: tensor.clone() for name, tensor in editor._memory.state_dict().items()}
+        before = {name: tensor.clone() for name, tensor in changes_of(editor).memory.state_dict().items()}
         editor.edit(NAMING, B, image=seen(A))
-        after = editor._memory.state_dict()
+        after = changes_of(editor).memory.state_dict()
         for name, tensor in before.items():
             if name.startswith("adapters."):
                 assert torch.equal(tensor[1], after[name][1]), name
@@ -244,17 +246,17 @@ def test_training_a_connector_changes_it_alone(vlm, model, tmp_path):
     with wrapped(vlm, model, MemeicSpec(connector=True)) as editor:
         visual, textual = edit_both(editor)
         untouched = say(vlm, model, UNTOUCHED)
-        before = {name: tensor.clone() for name, tensor in editor._memory.state_dict().items()}
+        before = {name: tensor.clone() for name, tensor in changes_of(editor).memory.state_dict().items()}
         question = connecting.Composition(Edit(COMPOSED, "Sydney", image=seen(A, 4)), visual.id, textual.id)
         losses = connecting.train(editor, [question] * 4, passes=4, rate=1e-3, batch_size=2, right=1.0)
         assert len(losses) == 8
-        after = editor._memory.state_dict()
+        after = changes_of(editor).memory.state_dict()
         assert {n.split(".")[0] for n in before if not torch.equal(before[n], after[n])} == {"connector"}
-        assert not any(parameter.requires_grad for parameter in editor._memory.connector.parameters())
+        assert not any(parameter.requires_grad for parameter in changes_of(editor).memory.connector.parameters())
         assert say(vlm, model, UNTOUCHED) == untouched
         trained = forward_of(vlm, model, ROWS)
         assert interop.save(editor, tmp_path) == ["connector"]
-        for up in editor._memory.connector.up:
+        for up in changes_of(editor).memory.connector.up:
             up.data.zero_()
         changed = [not torch.equal(a, b) for a, b in zip(trained, forward_of(vlm, model, ROWS), strict=True)]
         assert changed == [False, False, False, False, True]  # it acts on the composition, and on nothing else
@@ -276,7 +278,7 @@ def test_pictures_are_refused_where_they_cannot_be_used(vlm, model):
         with editmem.wrap(model, method, tokenizer=tokenizer) as editor, pytest.raises(editmem.EditMemError, match=why):
             editor.edit(NAMING, B, image=seen(A))
     with pytest.raises(editmem.EditMemError, match="visual edit needs a picture"):
-        Edit(NAMING, B, modality="visual")
+        edit_of({"prompt": NAMING, "target": B, "modality": "visual"})
     with pytest.raises(SpecError, match="leave nothing"):
         editmem.wrap(model, MemeicSpec(evidence=None, storage=None))
 
@@ -428,7 +430,7 @@ def test_tensors_of_before_a_picture_had_a_vector_of_its_own(vlm, model, editor,
     """Folders saved then are read: the mean of its views stands for the picture itself."""
     edit_both(editor)
     wanted = say(vlm, model, ROWS)
-    memory = editor._memory
+    memory = changes_of(editor).memory
     tensors = memory.state_dict()
     memory.restore({name: tensor for name, tensor in tensors.items() if not name.endswith("originals")})
     assert memory.state_dict().keys() == tensors.keys()

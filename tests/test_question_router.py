@@ -5,6 +5,7 @@ import torch
 
 import editmem
 from editmem import Edit, MemoirSpec
+from editmem.editor import changes_of
 from editmem.errors import CheckpointError, InvalidEditError
 from editmem.hosts.forward import Mode
 from editmem.routing import asked, subjects
@@ -215,8 +216,8 @@ def test_a_long_prompt_costs_little_memory(editor):
     text = "Many people came to the meeting in the spring. " * 300 + "What is the capital of Australia?"
     ids = editor.tokenizer(text, return_tensors="pt")["input_ids"]
     assert ids.shape[1] > 3000
-    router = editor._memory.router
-    heard = router._ask(ids, torch.zeros((1, 1), dtype=torch.long), Mode.SCAN)
+    router = changes_of(editor).memory.router
+    heard = router.questions_of(ids, torch.zeros((1, 1), dtype=torch.long), Mode.SCAN)
     assert heard.vectors.shape[0] > 0
     assert heard.vectors.shape[1] < 20
 
@@ -226,8 +227,8 @@ def test_where_nothing_can_be_looked_at_the_decisions_are_the_same(editor, monke
     texts = [*FOUND, *NOT_FOUND, "A fine day. " * 20 + "What is Australia's capital?"]
     batch = editor.tokenizer(texts, return_tensors="pt", padding=True)
     tokens = batch["input_ids"].where(batch["attention_mask"].bool(), -1)
-    router, since = editor._memory.router, torch.zeros((len(texts), 1), dtype=torch.long)
-    seen = [router._best(*router._scores_at_end(tokens, since)[:2], tokens[:, -1])]
+    router, since = changes_of(editor).memory.router, torch.zeros((len(texts), 1), dtype=torch.long)
+    seen = [router.best(*router.scores_at_end(tokens, since)[:2], tokens[:, -1])]
 
     def blind(most, _, unseen=None):
         return most if unseen is None else min(most, unseen)
@@ -238,5 +239,5 @@ def test_where_nothing_can_be_looked_at_the_decisions_are_the_same(editor, monke
     for module in (stream, subjects, asked):
         monkeypatch.setattr(module, "fitted", blind)
     monkeypatch.setattr(asked, "_places", every)
-    assert router._best(*router._scores_at_end(tokens, since)[:2], tokens[:, -1]).equal(seen[0])
+    assert router.best(*router.scores_at_end(tokens, since)[:2], tokens[:, -1]).equal(seen[0])
     assert (seen[0] >= 0).sum() >= len(FOUND)

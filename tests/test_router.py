@@ -6,12 +6,13 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import editmem
+from editmem.editor import changes_of
 from editmem.hosts.forward import Call, Mode
 from editmem.hosts.token_lookup import TokenLookup
 from editmem.routing.name_router import NameRouter
 from editmem.routing.whitening import Whitening
 from editmem.text.chat_turns import Turns
-from editmem.text.word_hash import BUCKETS, Words, _part, heard
+from editmem.text.word_hash import BUCKETS, Words, heard, part_of
 
 pytestmark = pytest.mark.usefixtures("calibrated_once")
 
@@ -69,12 +70,12 @@ def test_names_are_told_by_how_they_are_written(words, tiny):
 
 def test_parts_of_characters():
     """Byte-level and byte-fallback tokens: first bytes of accented letters are silent, second bytes say the letter."""
-    assert _part("Ã") == ""
-    assert _part("Ã©") == "é"
-    assert _part("©t") == "ét"
-    assert _part("<0xC3>") == ""
-    assert _part("<0xA9>") == "é"
-    assert _part("<0xE6>").isalnum()
+    assert part_of("Ã") == ""
+    assert part_of("Ã©") == "é"
+    assert part_of("©t") == "ét"
+    assert part_of("<0xC3>") == ""
+    assert part_of("<0xA9>") == "é"
+    assert part_of("<0xE6>").isalnum()
 
 
 def test_heard_from_a_token_on():
@@ -310,7 +311,7 @@ def test_subjects_first_and_last(editor):
 def test_a_given_subject_says_which_words_are_names(editor):
     """Words that look like no name count as one if the edit says that they are its subject."""
     editor.edit("the colour of bread is", "green", subject="bread")
-    weights = editor._memory.router.weights.used[0]
+    weights = changes_of(editor).memory.router.weights.used[0]
     assert weights.max() > 0.7
 
 

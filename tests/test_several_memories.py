@@ -6,6 +6,7 @@ from pictured import ANSWERS, NAMING, ROWS, TOLD, UNTOUCHED, A, edit_both, right
 
 import editmem
 from editmem import Edit, MemoirSpec
+from editmem.editor import changes_of
 from editmem.errors import SpecError
 from editmem.methods.memeic.pictures import PictureIndex
 from editmem.methods.memeic.spec import DualAdaptersSpec, ExternalSpec, MemeicSpec
@@ -19,7 +20,7 @@ def test_what_is_said_in_one_memory_and_what_is_seen_in_another(vlm, model, tmp_
     bare = say(vlm, model, UNTOUCHED)
     with wrapped(vlm, model, ["memoir", "external"]) as editor:
         visual, textual = edit_both(editor)
-        assert [len(writer.memory) for writer in editor._writers] == [2, 2]  # plain and as a turn
+        assert [len(writer.memory) for writer in changes_of(editor).writers] == [2, 2]  # plain and as a turn
         assert all(right(say(vlm, model, ROWS)))
         assert say(vlm, model, UNTOUCHED) == bare
         acting = [editor.explain(prompt, image=image).edit for prompt, image in ROWS]
@@ -80,9 +81,9 @@ def test_forgetting_in_one_memory_leaves_the_other_alone(vlm, model):
     with wrapped(vlm, model, [MemoirSpec(storage="shared", router="tophash"), ExternalSpec()]) as editor:
         visual, textual = edit_both(editor)
         assert editor.forget_cost(visual.id).edits == 0
-        before = {name: tensor.clone() for name, tensor in editor._memory.state_dict().items()}
+        before = {name: tensor.clone() for name, tensor in changes_of(editor).memory.state_dict().items()}
         editor.forget(visual.id)
-        assert all(torch.equal(tensor, before[name]) for name, tensor in editor._memory.state_dict().items())
+        assert all(torch.equal(tensor, before[name]) for name, tensor in changes_of(editor).memory.state_dict().items())
         assert list(editor.edits) == [textual.id]
 
 

@@ -8,6 +8,7 @@ import torch
 from hosts import make
 
 import editmem
+from editmem.editor import changes_of
 from editmem.errors import EditMemError
 from editmem.hosts import compat
 from editmem.residual.offsets import OffsetDraft
@@ -187,10 +188,10 @@ def test_a_change_from_a_progress_callback_is_refused_and_generating_is_not(edit
 
 def test_copies_have_locks_of_their_own(editor):
     editor.edit(*FIRST)
-    with editor._slots.gate.editing(), editor._slots.gate.changing():
+    with changes_of(editor).slots.gate.editing(), changes_of(editor).slots.gate.changing():
         clone = copy.deepcopy(editor)
-        assert clone._slots.gate is not editor._slots.gate
-        assert clone._writer.gate is clone._slots.gate
+        assert changes_of(clone).slots.gate is not changes_of(editor).slots.gate
+        assert changes_of(clone).writers[0].gate is changes_of(clone).slots.gate
         thread = threading.Thread(target=clone.edit, args=SECOND)
         thread.start()
         thread.join()
@@ -198,7 +199,7 @@ def test_copies_have_locks_of_their_own(editor):
 
 
 def test_a_change_waits_for_running_forwards_and_new_ones_wait_for_it(editor):
-    gate, order = editor._slots.gate, []
+    gate, order = changes_of(editor).slots.gate, []
     inside, go = threading.Event(), threading.Event()
 
     def forward():

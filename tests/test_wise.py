@@ -7,6 +7,7 @@ import torch
 
 import editmem
 from editmem import WiseSpec
+from editmem.editor import changes_of
 from editmem.errors import SpecError
 from editmem.hosts import compat
 from editmem.hosts.forward import NO_TOKEN, Call, Mode
@@ -164,7 +165,7 @@ def test_published_settings(tiny, make):
     model = copy.deepcopy(tiny[0])
     with editmem.wrap(model, make(), tokenizer=tiny[1]) as editor:
         assert editor.edit(*EDITS[0]).took
-        memory = editor._memory
+        memory = changes_of(editor).memory
         assert memory.scope.threshold == 1
         ratio = {"paper": 1.0, "easyedit": 0.88}[editor.specs[0].routing] * (1 - ROUNDING)
         assert memory.scope.scales.tolist() == pytest.approx((ratio * memory.learned.scores.used).tolist())
@@ -176,7 +177,7 @@ def test_published_settings(tiny, make):
 def test_descent_stays_inside_the_mask(wrapped):
     editor = wrapped(**SGD, density=0.2)
     editor.edit(EDITS)
-    shards = editor._memory.learned.shards
+    shards = changes_of(editor).memory.learned.shards
     for number, delta in enumerate(shards.deltas):
         assert delta[shards.mask(number)].any()
         assert not delta[~shards.mask(number)].any()
@@ -245,9 +246,9 @@ def test_replay_keeps_an_edit_of_another_shard_below_alpha(wrapped):
     for replay in (False, True):
         editor = wrapped(**SGD, replay=replay)
         editor.edit(EDITS[:4])
-        learned = editor._memory.learned
+        learned = changes_of(editor).memory.learned
         end = learned.ends()[1:2]
-        raw = editor._memory.scope.of_tokens(end, end, learned.shards.deltas[1:])
+        raw = changes_of(editor).memory.scope.of_tokens(end, end, learned.shards.deltas[1:])
         scores[replay] = float(raw / learned.unit)
     assert scores[True] < editor.specs[0].alpha < scores[False]
 
@@ -258,7 +259,7 @@ def test_a_forgotten_edits_place_is_used_again(wrapped):
     records = editor.edit(EDITS[:4])
     editor.forget(records[0].id)
     editor.edit(*EDITS[4])
-    assert editor._memory.learned.shard.used.tolist() == [1, 1, 0, 0]
+    assert changes_of(editor).memory.learned.shard.used.tolist() == [1, 1, 0, 0]
     assert says(editor, EDITS[1:]) == [True] * 4
 
 
@@ -278,11 +279,11 @@ def test_a_loaded_memory_goes_on_as_the_saved_one(wrapped, tiny, tmp_path, setti
 def test_inference_changes_no_state(wrapped):
     editor = wrapped(inference="merge", shard_edits=4)
     editor.edit(EDITS)
-    before = {name: tensor.clone() for name, tensor in editor._memory.state_dict().items()}
-    sides = editor._memory.sides.deltas.clone()
+    before = {name: tensor.clone() for name, tensor in changes_of(editor).memory.state_dict().items()}
+    sides = changes_of(editor).memory.sides.deltas.clone()
     answers(editor, PROMPTS + OTHERS)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in editor._memory.state_dict().items())
-    assert torch.equal(editor._memory.sides.deltas, sides)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in changes_of(editor).memory.state_dict().items())
+    assert torch.equal(changes_of(editor).memory.sides.deltas, sides)
 
 
 @pytest.mark.slow
@@ -290,7 +291,7 @@ def test_inference_changes_no_state(wrapped):
 def test_which_shards_make_a_side(wrapped, inference, group, groups):
     editor = wrapped(inference=inference, group=group, shard_edits=2, renderings=False)
     editor.edit([*EDITS, *[(f"{prompt} not", target) for prompt, target in EDITS[:4]]])
-    sides = editor._memory.sides
+    sides = changes_of(editor).memory.sides
     assert len(sides) == groups
     assert sorted(shard for side in sides.groups for shard in side) == [0, 1, 2, 3, 4]
 
@@ -317,7 +318,7 @@ def test_in_half_precision(tiny, settings):
     with editmem.wrap(model, {"method": "wise", **settings}, tokenizer=tiny[1]) as editor:
         bare = logits(editor, OTHERS)
         editor.edit(EDITS)
-        assert editor._memory.learned.shards.deltas.dtype == torch.bfloat16
+        assert changes_of(editor).memory.learned.shards.deltas.dtype == torch.bfloat16
         assert says(editor, EDITS) == [True] * len(EDITS)
         assert torch.equal(logits(editor, OTHERS), bare)
 

@@ -11,6 +11,7 @@ import editmem
 from benchmarks.visual.inputs import Row
 from benchmarks.visual.records import Change, Question
 from benchmarks.visual.session import Calibration, VisualSession
+from editmem.editor import changes_of
 from editmem.methods.memeic import connecting
 
 
@@ -107,7 +108,7 @@ class Astray(VisualMemory):
 
     def __init__(self, *host: Any) -> None:
         super().__init__(*host)
-        memory: Any = self.editor._memory.external  # the one place where the harness looks inside
+        memory: Any = changes_of(self.editor).memory.external  # the one place where the harness looks inside
         find, hopped = memory.find, memory.hopped
         memory.find = lambda prompts: self._astray(memory, find(prompts), prompts, ("visual", "textual"))
         memory.hopped = lambda found, rows, prompts: self._hopped(memory, found, hopped(found, rows, prompts), rows)

@@ -1,7 +1,7 @@
 """The handle that `wrap` returns: edit, forget, undo, explain, save."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +16,10 @@ from editmem.editing.explain import explain
 from editmem.editing.feedback import Feedback
 from editmem.editing.progress import Progress
 from editmem.editing.writer import Writer
-from editmem.edits.active import ActiveEdits
 from editmem.edits.edit import Edit, EditRecord, Prompt, last_of_each, read_edits
 from editmem.edits.explanation import Explanation
 from editmem.edits.history import Event, Ledger
 from editmem.errors import EditMemError, InvalidEditError, SpecError, UnknownEditError
-from editmem.hosts.fingerprint import fingerprint
 from editmem.hosts.injection import Slots
 from editmem.hosts.structure import Host, SiteInfo
 from editmem.memory import Memory, Spec
@@ -39,6 +37,11 @@ class ForgetCost:
 
     edits: int
     seconds: float
+
+
+def changes_of(editor: "Editor") -> Changes:
+    """What an editor works with, for a method's own programs and for tests; none of it is for users."""
+    return editor._changes
 
 
 class Editor:
@@ -73,21 +76,9 @@ class Editor:
         self._stage = slots.stage = stages[0] if stages else None
 
     @property
-    def _writer(self) -> Writer:
-        return self._writers[0]
-
-    @property
-    def _memory(self) -> Memory:
-        return self._writer.memory
-
-    @property
-    def _active(self) -> ActiveEdits:
-        return self._writer.active
-
-    @property
     def tokenizer(self) -> Any:
         """The tokenizer given to `wrap`, or the one that is saved where the model came from."""
-        return self._writer.encode.tokenizer
+        return self._writers[0].encode.tokenizer
 
     @property
     def edits(self) -> Mapping[str, EditRecord]:
@@ -307,7 +298,7 @@ class Editor:
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the memory, not the host, to a folder that `editmem.load` reads. A crash leaves the old one."""
         with self._slots.gate.editing():
-            checkpoint.save(Path(folder), self._state())
+            checkpoint.save(Path(folder), self._changes.state())
 
     def push_to_hub(
         self,
@@ -336,7 +327,7 @@ class Editor:
             huggingface_hub.errors.HfHubHTTPError: if the Hub refuses.
         """
         with self._slots.gate.editing():
-            state = self._state()
+            state = self._changes.state()
         return checkpoint.push(
             repo_id,
             state,
@@ -346,35 +337,6 @@ class Editor:
             commit_message=commit_message,
             create_pr=create_pr,
         )
-
-    def _state(self) -> checkpoint.State:
-        return checkpoint.State(
-            specs=[spec.to_dict() for spec in self.specs],
-            host=fingerprint(self._host),
-            tokenizer=checkpoint.tokenizer_fingerprint(self._writer.encode.tokenizer),
-            rows=[list(writer.active.rows) for writer in self._writers],
-            events=list(self._ledger),
-            tensors=[dict(w.memory.state_dict()) if w.memory.calibrated else {} for w in self._writers],
-        )
-
-    def _restore(self, state: checkpoint.State) -> None:
-        """Take over a saved state; called by what `_begin` is given."""
-        history = Ledger()
-        history.take_over(state.events)
-        for writer, rows, tensors in zip(self._writers, state.rows, state.tensors, strict=True):
-            if tensors:
-                writer.memory.restore(tensors)
-            writer.active.take_over(rows, {edit_id: history.record(edit_id).edit for edit_id in rows})
-        self._ledger.join(state.events)
-
-    def _begin(self, restore: Callable[["Editor"], None]) -> None:
-        """Restore what was saved, if anything, and what the ledger knows beyond that."""
-        with self._slots.gate.editing(), self._changes.whole():
-            restore(self)
-            wanted = self._ledger.edits()
-            if wanted.keys() != {edit_id for writer in self._writers for edit_id in writer.active}:
-                self._changes.prepare([record.edit for record in wanted.values()], None)
-            self._changes.become(wanted, batch_size=32)
 
     # Leaving
 

@@ -9,7 +9,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from editmem.editor import Editor
+from editmem.editing.changes import Changes
+from editmem.editor import Editor, changes_of
 from editmem.edits.history import Ledger
 from editmem.errors import CheckpointError, EditMemError, HostError, SpecError
 from editmem.hosts.injection import SiteMemory, Slots, slots_of
@@ -51,11 +52,11 @@ def wrap(
         SpecError: if the spec is not valid; the model is unchanged.
         LedgerError: if the ledger is damaged, or no ledger; the model is unchanged.
     """
-    return _wrapped(model, _specs(spec), tokenizer, ledger, lambda editor: None)
+    return _wrapped(model, _specs(spec), tokenizer, ledger, lambda changes: None)
 
 
 def _wrapped(
-    model: nn.Module, specs: Sequence[Spec], tokenizer: Any, ledger: Any, restore: Callable[[Editor], None]
+    model: nn.Module, specs: Sequence[Spec], tokenizer: Any, ledger: Any, restore: Callable[[Changes], None]
 ) -> Editor:
     """A new editor with what `restore` puts into it and what the ledger holds; the model as before if that fails."""
     if isinstance(model, nn.Module) and slots_of(model) is not None:
@@ -70,7 +71,8 @@ def _wrapped(
             _attach(slots, host, site, memory)
         slots.attach_entries(host.model, host.decoder)
         editor = Editor(model, host, slots, parts, tokenizer, history)
-        editor._begin(restore)
+        changes = changes_of(editor)
+        changes.begin(lambda: restore(changes))
     except BaseException:
         slots.detach()
         history.close()
@@ -118,10 +120,10 @@ def load(
     state = checkpoint.load(source, revision=revision)
     checkpoint.check_host(state, Host(model))
 
-    def restore(editor: Editor) -> None:
-        checkpoint.check_tokenizer(state, editor.tokenizer)
+    def restore(changes: Changes) -> None:
+        checkpoint.check_tokenizer(state, changes.writers[0].encode.tokenizer)
         try:
-            editor._restore(state)
+            changes.take_over(state)
         except EditMemError:
             raise
         except (ValueError, KeyError, RuntimeError) as error:

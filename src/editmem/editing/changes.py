@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 from editmem.editing.optimise import Outcome
@@ -11,8 +11,11 @@ from editmem.editing.progress import Progress, bar
 from editmem.editing.writer import Writer
 from editmem.edits.edit import Edit, EditRecord, EncodedEdit
 from editmem.edits.history import Ledger
+from editmem.hosts.fingerprint import fingerprint
 from editmem.hosts.injection import Slots
 from editmem.hosts.structure import Host
+from editmem.memory import Memory
+from editmem.storage import checkpoint
 
 _log = logging.getLogger(__name__)
 
@@ -29,6 +32,41 @@ class Changes:
 
     def __init__(self, host: Host, slots: Slots, ledger: Ledger, writers: Sequence[Writer]) -> None:
         self.host, self.slots, self.ledger, self.writers = host, slots, ledger, writers
+
+    @property
+    def memory(self) -> Memory:
+        """The first of the memories."""
+        return self.writers[0].memory
+
+    def state(self) -> checkpoint.State:
+        """All that is to be saved."""
+        return checkpoint.State(
+            specs=[writer.memory.spec.to_dict() for writer in self.writers],
+            host=fingerprint(self.host),
+            tokenizer=checkpoint.tokenizer_fingerprint(self.writers[0].encode.tokenizer),
+            rows=[list(writer.active.rows) for writer in self.writers],
+            events=list(self.ledger),
+            tensors=[dict(w.memory.state_dict()) if w.memory.calibrated else {} for w in self.writers],
+        )
+
+    def take_over(self, state: checkpoint.State) -> None:
+        """Hold what was saved, on a new host; inside of `begin`."""
+        history = Ledger()
+        history.take_over(state.events)
+        for writer, rows, tensors in zip(self.writers, state.rows, state.tensors, strict=True):
+            if tensors:
+                writer.memory.restore(tensors)
+            writer.active.take_over(rows, {edit_id: history.record(edit_id).edit for edit_id in rows})
+        self.ledger.join(state.events)
+
+    def begin(self, restore: Callable[[], None]) -> None:
+        """Have `restore` put in what was saved, if anything, and write what the ledger knows beyond that."""
+        with self.slots.gate.editing(), self.whole():
+            restore()
+            wanted = self.ledger.edits()
+            if wanted.keys() != {edit_id for writer in self.writers for edit_id in writer.active}:
+                self.prepare([record.edit for record in wanted.values()], None)
+            self.become(wanted, batch_size=32)
 
     def writer_for(self, edit: Edit) -> Writer:
         """That of the first memory that takes the edit's kind."""

@@ -80,7 +80,7 @@ class Writer:
             self._encoder = Encoder(tokenizer, self.host.max_length)
         return self._encoder
 
-    def _vocabulary(self) -> Vocabulary:
+    def vocabulary(self) -> Vocabulary:
         """That of the tokenizer; made anew, also for the memory, where tokens were added."""
         tokenizer = self.encode.tokenizer
         sizes = len(tokenizer), self.host.vocabulary
@@ -145,7 +145,7 @@ class Writer:
     @lasting
     def calibrate(self, progress: Progress = None) -> None:
         if not self.memory.calibrated:
-            vocabulary = self._vocabulary()
+            vocabulary = self.vocabulary()
             if not self.memory.calibrated_by:
                 self.memory.calibrate(Calibration([], [], 0, vocabulary))
                 return
@@ -180,7 +180,7 @@ class Writer:
                 keep()
             return kept
 
-        self._vocabulary()
+        self.vocabulary()
         keep = (lambda: None) if self.stage is None else self.stage.keeping([item.edit for item in batch])
         return write(self.runner(), self.memory, batch, self.pad, self._endings, commit, self.stage is not None)
 

@@ -35,7 +35,6 @@ class Edit:
         phrasings: other ways to ask the same, for routers that use them; nothing is learned on them.
         unlike: questions that the edit is not for, though they may sound like it.
         image: the picture that a visual edit is about: a PIL image, a uint8 array `[H, W, 3]`, or a path.
-        modality: "text", or "visual" where there is a picture.
         source: where the correction comes from; kept, not interpreted.
         tags: labels of the user's own; kept, not interpreted.
         join: what stands between a raw prompt and its answer, white space or nothing; None to go by `seams.join`.
@@ -53,7 +52,6 @@ class Edit:
     phrasings: tuple[str, ...] = ()
     unlike: tuple[str, ...] = ()
     image: Any = None  # a Picture, once made
-    modality: str = "text"
     source: str | None = None
     tags: tuple[str, ...] = ()
     join: str | None = None
@@ -62,8 +60,6 @@ class Edit:
         check_prompt(self.prompt)
         if not isinstance(self.target, str) or not self.target.strip():
             raise InvalidEditError(f"target must be text that is not empty, got {self.target!r}")
-        if self.modality not in MODALITIES:
-            raise InvalidEditError(f"modality must be one of {MODALITIES}, got {self.modality!r}")
         for name in LISTS:
             self._check_texts(name)
         for name in ("id", "subject", "source"):
@@ -75,9 +71,6 @@ class Edit:
         self._check_writable()
         if self.image is not None:
             object.__setattr__(self, "image", Picture.of(self.image))
-            object.__setattr__(self, "modality", "visual")
-        elif self.modality == "visual":
-            raise InvalidEditError("a visual edit needs a picture: give image=...")
         if self.id is None:
             object.__setattr__(self, "id", _make_id(self.prompt_key, self.prompt, self.target))
 
@@ -224,9 +217,10 @@ def edit_of(item: Any, where: str = "") -> Edit:
             return item
         if isinstance(item, Mapping):
             known = {f.name for f in dataclasses.fields(Edit)}
-            if unknown := set(item) - known:
-                raise InvalidEditError(f"unknown field {sorted(unknown)}; an edit has {sorted(known)}")
             given = {name: value for name, value in item.items() if value is not None}
+            _check_modality(given.pop("modality", None), given)
+            if unknown := set(item) - known - {"modality"}:
+                raise InvalidEditError(f"unknown field {sorted(unknown)}; an edit has {sorted(known)}")
             if missing := {"prompt", "target"} - set(given):
                 raise InvalidEditError(f"field {sorted(missing)} is missing")
             return Edit(**given)
@@ -235,6 +229,14 @@ def edit_of(item: Any, where: str = "") -> Edit:
         raise InvalidEditError(f"expected an Edit, a mapping of its fields or a (prompt, target) pair, got {item!r}")
     except InvalidEditError as error:
         raise InvalidEditError(f"{where}: {error}" if where else str(error)) from None
+
+
+def _check_modality(modality: Any, given: Mapping[str, Any]) -> None:
+    """Files of before 0.2 say what the picture says."""
+    if modality not in (None, *MODALITIES):
+        raise InvalidEditError(f"modality must be one of {MODALITIES}, got {modality!r}")
+    if modality == "visual" and "image" not in given:
+        raise InvalidEditError("a visual edit needs a picture: give image=...")
 
 
 def read_edits(source: Any, target: str | None = None, /, **fields: Any) -> tuple[list[Edit], bool]:

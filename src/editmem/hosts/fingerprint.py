@@ -50,7 +50,7 @@ def differences(saved: Mapping[str, Any], host: Host) -> list[str]:
         groups = [*saved["weights"], *(here.keys() - saved["weights"].keys())]
         others = [w for g in groups for w in _others(saved["weights"].get(g, none), here.get(g, none))]
         return [f"{len(others)} of its weights are others, such as {others[0]}"] if others else []
-    if saved.get("embedding_sample") != _embedding_sample(host):  # as written before there were samples of all weights
+    if saved.get("embedding_sample") != embedding_sample(host):  # as written before there were samples of all weights
         return ["the embeddings are others"]
     return []
 
@@ -64,7 +64,7 @@ def _shapes(host: Host) -> dict[str, Any]:
     }
 
 
-def _embedding_sample(host: Host) -> str:
+def embedding_sample(host: Host) -> str:
     embedding = stored(host.model, host.embedding).detach()
     sample = embedding[:: max(1, embedding.shape[0] // 64), :64].float().cpu().contiguous()
     return hashlib.sha256(sample.to(torch.bfloat16).view(torch.int16).numpy().tobytes()).hexdigest()

@@ -177,7 +177,7 @@ def _undisturbed(method: Callable) -> Callable:
     return run
 
 
-class _EntryCall(_Checkpointed):
+class EntryCall(_Checkpointed):
     _parameter_names: tuple[str, ...]
 
     @_undisturbed
@@ -202,7 +202,7 @@ class _EntryCall(_Checkpointed):
         return out
 
 
-class _GenerateCall(_EntryCall):
+class _GenerateCall(EntryCall):
     @_undisturbed
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         slots: Attached = self.__dict__[SLOT]
@@ -279,7 +279,7 @@ def part_class(cls: Any) -> type:
 
 @functools.cache
 def entry_class(cls: Any) -> type:
-    return _subclass(_EntryCall, cls)
+    return _subclass(EntryCall, cls)
 
 
 @functools.cache

@@ -162,7 +162,7 @@ class QuestionRouter(Router):
         device = self.chats.data.device
         edit = torch.tensor([row for row, own in zip(rows, asks, strict=True) for _ in own], device=device)
         tokens = self._rows(texts)
-        asked = self._ask(tokens, torch.zeros((len(texts), 1), dtype=torch.long, device=device), Mode.BOUNDARY)
+        asked = self.questions_of(tokens, torch.zeros((len(texts), 1), dtype=torch.long, device=device), Mode.BOUNDARY)
         vectors = asked.vectors.new_zeros((len(texts), asked.vectors.shape[-1]))
         kind = torch.zeros(len(texts), dtype=torch.int64, device=device)
         own = asked.row == edit[asked.text]
@@ -201,7 +201,7 @@ class QuestionRouter(Router):
         since = self.turns.starts(text)[:, -1]
         return text, since, since > 0
 
-    def _ask(self, text: Tensor, since: Tensor, mode: Mode) -> Asked:
+    def questions_of(self, text: Tensor, since: Tensor, mode: Mode) -> Asked:
         return ask(self.subjects, self.tails.data, self.asking, text, since, mode)
 
     def _similarity(self, asked: Asked) -> Tensor:
@@ -224,17 +224,17 @@ class QuestionRouter(Router):
         text, first = call.text()
         starts = self.turns.starts(text)
         if call.mode is Mode.BOUNDARY:
-            scores, rows, _ = self._scores_at_end(text, starts[:, -1:])
+            scores, rows, _ = self.scores_at_end(text, starts[:, -1:])
             ends = ((call.step == 0) & call.real).any(1)
-            return torch.where(ends, self._best(scores, rows, _last(text)), -1)
-        asked = self._ask(text, torch.zeros_like(starts[:, :1]), Mode.SCAN)
+            return torch.where(ends, self.best(scores, rows, _last(text)), -1)
+        asked = self.questions_of(text, torch.zeros_like(starts[:, :1]), Mode.SCAN)
         scores, _ = self._scores(asked, starts, torch.arange(text.shape[1], device=text.device).expand_as(text))
-        best = self._best(scores, asked.found.row[:, None].expand_as(scores), text)
+        best = self.best(scores, asked.found.row[:, None].expand_as(scores), text)
         return torch.where(self._whole(asked.spoken, text.shape[1]), best, -1)[:, first:]
 
-    def _scores_at_end(self, text: Tensor, since: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+    def scores_at_end(self, text: Tensor, since: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
         """As `_scores` at the ends of texts `[B, S]`, `[B, K]`, with the row of each edit."""
-        asked = self._ask(text, since, Mode.BOUNDARY)
+        asked = self.questions_of(text, since, Mode.BOUNDARY)
         scores, (who, what) = self._scores(asked, since, torch.full_like(since, text.shape[1] - 1))
         return scores[:, 0], asked.found.row, (who[:, 0], what[:, 0])
 
@@ -264,7 +264,7 @@ class QuestionRouter(Router):
         scores = torch.where((found.row >= 0)[:, None] & kind & (who >= PART), over, -torch.inf)
         return scores, (who, what)
 
-    def _best(self, scores: Tensor, rows: Tensor, last: Tensor) -> Tensor:
+    def best(self, scores: Tensor, rows: Tensor, last: Tensor) -> Tensor:
         """The row that acts, int64 `[...]`, -1 for none, of scores and rows `[..., K]`, behind the tokens `last`."""
         alike = self.ends.data[rows.clamp(min=0)] == last[..., None]
         scores = torch.where(scores >= 0, scores + 2 * TIE * alike, -torch.inf)
@@ -296,8 +296,8 @@ class QuestionRouter(Router):
 
     def near(self, prompts: Prompts, top: int) -> list[list[Match]]:
         text, since, _ = self._texts(prompts.call)
-        scores, rows, (who, what) = self._scores_at_end(text, since[:, None])
-        acting = self._best(scores, rows, _last(text))[:, None]
+        scores, rows, (who, what) = self.scores_at_end(text, since[:, None])
+        acting = self.best(scores, rows, _last(text))[:, None]
         ranked: list[list[Match]] = []
         for b in range(text.shape[0]):
             first = (rows[b] == acting[b]) & (rows[b] >= 0)

@@ -34,13 +34,13 @@ class SentenceEncoder:
         from transformers import AutoModel, AutoTokenizer
 
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(name)
-            self._model = AutoModel.from_pretrained(name).eval().requires_grad_(False).to(device)
+            self.tokenizer = AutoTokenizer.from_pretrained(name)
+            self.model = AutoModel.from_pretrained(name).eval().requires_grad_(False).to(device)
         except (OSError, ValueError) as error:
             raise SpecError(f"{field}: {name!r} cannot be loaded: {error}; give a folder or a Hub name") from error
-        if self._tokenizer.pad_token is None:
-            self._tokenizer.pad_token = self._tokenizer.eos_token
-        self.width = int(self._model.config.hidden_size)
+        if self.tokenizer.pad_token is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        self.width = int(self.model.config.hidden_size)
         self._pooling = _pooling(name)
 
     def __deepcopy__(self, memo: dict) -> "SentenceEncoder":
@@ -49,9 +49,9 @@ class SentenceEncoder:
     @torch.no_grad()
     def __call__(self, sentences: Sequence[str]) -> Tensor:
         """Float32 `[B, d]`."""
-        batch = self._tokenizer(list(sentences), padding=True, truncation=True, return_tensors="pt")
-        batch = {name: batch[name].to(self._model.device) for name in ("input_ids", "attention_mask")}
-        states = self._model(**batch).last_hidden_state.float()
+        batch = self.tokenizer(list(sentences), padding=True, truncation=True, return_tensors="pt")
+        batch = {name: batch[name].to(self.model.device) for name in ("input_ids", "attention_mask")}
+        states = self.model(**batch).last_hidden_state.float()
         real = batch["attention_mask"][..., None]
         if self._pooling == "cls":
             return states.gather(1, real.argmax(1, keepdim=True).expand(-1, -1, self.width))[:, 0]

@@ -81,13 +81,13 @@ def _write(state: State, folder: Path) -> None:
         "host": dict(state.host),
         "tokenizer": state.tokenizer,
         "rows": state.rows,
-        "sha256": {name: _digest(folder / name) for name in (TENSORS, EDITS)},
+        "sha256": {name: digest_of(folder / name) for name in (TENSORS, EDITS)},
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     (folder / CARD).write_text(_card(state), encoding="utf-8")
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -116,7 +116,7 @@ def load(source: str | Path, *, revision: str | None = None) -> State:
             raise CheckpointError(f"{folder}: {name} is missing; this is not a whole saved memory")
     config = _config(folder / CONFIG)
     for name, digest in config["sha256"].items():
-        if _digest(folder / name) != digest:
+        if digest_of(folder / name) != digest:
             raise CheckpointError(f"{folder / name} is damaged: its checksum is not the one in {CONFIG}")
     try:
         tensors: list[dict[str, Tensor]] = [{} for _ in config["specs"]]

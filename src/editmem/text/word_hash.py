@@ -69,7 +69,7 @@ class Words(Stored):
             said: what `texts_of` makes of the tokenizer, where that is known.
         """
         pairs = zip(*(said or texts_of(tokenizer)), strict=True)
-        texts = [text if own is None else _part(own) for text, own in pairs]
+        texts = [text if own is None else part_of(own) for text, own in pairs]
         words = cls(max(size, len(texts)))
         special = set(tokenizer.all_special_ids)
         rows = [(0, 0, 3) if i in special else _row(text) for i, text in enumerate(texts)]
@@ -149,10 +149,10 @@ def bytes_of(token: str) -> bytes:
     """The bytes that a token of a byte-level vocabulary, or a byte-fallback token, stands for."""
     if match := re.fullmatch("<0x([0-9A-F]{2})>", token):
         return bytes([int(match[1], 16)])
-    return bytes(_BYTES.get(character, ord("?")) for character in token)
+    return bytes(BYTES.get(character, ord("?")) for character in token)
 
 
-def _part(token: str) -> str:
+def part_of(token: str) -> str:
     """Letters for a token that has only part of a character's UTF-8 bytes.
 
     The second byte alone says which Latin letter with which accent it is, if the first is one of `SILENT`, as
@@ -176,7 +176,7 @@ def _byte_alphabet() -> dict[str, int]:
     return {chr(byte): byte for byte in shown} | {chr(256 + i): byte for i, byte in enumerate(hidden)}
 
 
-_BYTES = _byte_alphabet()
+BYTES = _byte_alphabet()
 
 
 def _row(text: str) -> tuple[int, int, int]:

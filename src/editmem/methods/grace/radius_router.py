@@ -50,10 +50,10 @@ class RadiusRouter(Router):
     def append(self, prompts: Prompts, edits: Sequence[EncodedEdit]) -> list[Kept]:
         points = at_prompt_ends(prompts.x, prompts.call)[0][: len(edits), 0].float()
         for point, edit in zip(points, edits, strict=True):
-            self._add(point, _label(edit.target))
+            self.insert(point, label_of(edit.target))
         return [Kept() for _ in edits]
 
-    def _add(self, point: Tensor, label: int) -> None:
+    def insert(self, point: Tensor, label: int) -> None:
         """One key more, and what it does to the nearest one's radius."""
         radius = float(self.radius)
         if len(self.points):
@@ -82,7 +82,7 @@ class RadiusRouter(Router):
         self.labels.replace(self.labels.data[:0])
         self.radii.replace(self.radii.data[:0])
         for point, label in zip(points, labels, strict=True):
-            self._add(point, label)
+            self.insert(point, label)
 
     def decide(self, x: Tensor, call: Call, carry: dict[str, Tensor]) -> Tensor:
         points, found = at_prompt_ends(x, call)
@@ -109,7 +109,7 @@ class RadiusRouter(Router):
         ]
 
 
-def _label(target: Sequence[int]) -> int:
+def label_of(target: Sequence[int]) -> int:
     """A number for a target, the same for the same tokens."""
     label = 0
     for token in target:

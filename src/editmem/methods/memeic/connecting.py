@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from editmem.editing.batches import batch_of
 from editmem.editing.writer import Writer
-from editmem.editor import Editor
+from editmem.editor import Editor, changes_of
 from editmem.edits.edit import Edit, EncodedEdit
 from editmem.errors import EditMemError, SpecError
 from editmem.hosts.decisions import Decisions
@@ -79,6 +79,7 @@ def train(
         EditMemError: if an edit is not active, or there are no questions.
     """
     connector, writer, memory = _parts(editor)
+    changes = changes_of(editor)
     if not compositions:
         raise EditMemError("a connector is trained on compositional questions; none were given")
     rows = [(_row(writer, c.visual), _row(writer, c.textual)) for c in compositions]
@@ -86,7 +87,7 @@ def train(
     weights = list(connector.parameters())
     optimiser = torch.optim.AdamW(weights, lr=rate)
     losses: list[float] = []
-    with editor._slots.gate.editing(), torch.enable_grad(), editor._changes.frozen(), _trainable(connector):
+    with changes.slots.gate.editing(), torch.enable_grad(), changes.frozen(), _trainable(connector):
         for chosen, found in _drawn(rows, passes, batch_size, right, seed):
             loss = _loss(writer, memory, [items[i] for i in chosen], found)
             gradients = torch.autograd.grad(loss, weights, allow_unused=True)
@@ -118,7 +119,7 @@ def _trainable(connector: KnowledgeConnector) -> Iterator[None]:
 
 
 def _parts(editor: Editor) -> tuple[KnowledgeConnector, Writer, MemeicMemory]:
-    for writer in editor._writers:
+    for writer in changes_of(editor).writers:
         if isinstance(memory := writer.memory, MemeicMemory) and memory.connector is not None:
             return memory.connector, writer, memory
     raise SpecError("this memory has no connector; wrap the model with MemeicSpec(connector=True)")

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from editmem.editor import Editor
+from editmem.editor import Editor, changes_of
 from editmem.errors import CheckpointError, SpecError
 from editmem.methods.memeic.memory import MemeicMemory
 from editmem.state import restore
@@ -52,7 +52,7 @@ def save(editor: Editor, folder: str | Path) -> list[str]:
     if not written:
         raise SpecError("there is nothing to write: adapters are per edit, and there is no connector")
     for part, (weights, rank, alpha) in written.items():
-        base = str(editor._host.model.name_or_path)
+        base = str(changes_of(editor).host.model.name_or_path)
         folders.replace(Path(folder) / part, functools.partial(_write, weights, rank, alpha, base))
     return list(written)
 
@@ -95,7 +95,7 @@ def load(editor: Editor, folder: str | Path, part: str) -> None:
             raise SpecError("this memory has no connector; wrap the model with MemeicSpec(connector=True)")
         found = _matched(weights, connector.paths, connector.down[0].shape[0], scale, connector.scale)
         taken = {f"held.{i}.{n}": t for i, pair in enumerate(found) for n, t in zip(("down", "up"), pair, strict=True)}
-        with editor._slots.gate.editing(), editor._slots.gate.changing():
+        with changes_of(editor).slots.gate.editing(), changes_of(editor).slots.gate.changing():
             restore(connector, taken)
         return
     adapters = memory.adapters
@@ -103,14 +103,14 @@ def load(editor: Editor, folder: str | Path, part: str) -> None:
         raise SpecError("this memory has no shared adapters; wrap the model with MemeicSpec(storage='shared')")
     found = _matched(weights, [m.path for m in adapters.maps], adapters.rank, scale, adapters.scale)
     row = PARTS.index(part)
-    with editor._slots.gate.editing(), editor._changes.whole(), editor._slots.gate.changing():
+    with changes_of(editor).slots.gate.editing(), changes_of(editor).whole(), changes_of(editor).slots.gate.changing():
         for low_rank, (down, up) in zip(adapters.maps, found, strict=True):
             low_rank.down.put(row, down.to(low_rank.down.data))
             low_rank.up.put(row, up.to(low_rank.up.data))
 
 
 def _memory(editor: Editor) -> MemeicMemory:
-    for writer in editor._writers:
+    for writer in changes_of(editor).writers:
         if isinstance(memory := writer.memory, MemeicMemory):
             return memory
     raise SpecError(f"{editor.specs[0].method!r} has no adapters; wrap the model with 'memeic'")

@@ -182,7 +182,7 @@ class PictureIndex(Stored):
         if not bool(present.any()):
             return states.new_zeros((len(states), self.looks.background.shape[0])), present
         tower = prompts.call.noted_at(f"{self.vision_tower}{OUTPUT}").float()
-        return _shares(count[:, 0], len(tower)) @ tower.mean(1), present
+        return shares_of(count[:, 0], len(tower)) @ tower.mean(1), present
 
     def _ends(self, call: Call) -> Tensor:
         return at_prompt_ends(call.noted_at(self.block), call)[0][:, 0]
@@ -348,7 +348,7 @@ def _order(entry: tuple[float, float, int]) -> tuple[bool, float]:
     return question > -1, look
 
 
-def _shares(counts: Tensor, pictures: int) -> Tensor:
+def shares_of(counts: Tensor, pictures: int) -> Tensor:
     """Which pictures (or parts of pictures) are in which row, float32 `[B, N]`; rows sum to 1 where there are any.
 
     Args:
