@@ -273,13 +273,6 @@ def test_compiling_before_and_after_wrapping(first, tokenizer):
     assert not answers(editor)[1].startswith(SECOND[1])
 
 
-def test_public_names():
-    assert sorted(editmem.__all__) == [
-        "Edit", "EditMemError", "EditRecord", "Editor", "Explanation", "GraceSpec", "METHODS", "MemeicSpec",
-        "MemoirSpec", "WiseSpec", "load", "tiny", "unwrap", "wrap",
-    ]  # fmt: skip
-
-
 _IMPORTING = """
 import json, os, random, sys, warnings
 import torch, transformers

@@ -5,10 +5,22 @@ import warnings
 from typing import Any
 
 from editmem.editor import Editor as Editor
+from editmem.editor import ForgetCost as ForgetCost
 from editmem.edits.edit import Edit as Edit
 from editmem.edits.edit import EditRecord as EditRecord
+from editmem.edits.explanation import Candidate as Candidate
 from editmem.edits.explanation import Explanation as Explanation
+from editmem.edits.history import Event as Event
+from editmem.edits.history import Ledger as Ledger
+from editmem.edits.image import Picture as Picture
+from editmem.errors import CheckpointError as CheckpointError
 from editmem.errors import EditMemError as EditMemError
+from editmem.errors import HostError as HostError
+from editmem.errors import InvalidEditError as InvalidEditError
+from editmem.errors import LedgerError as LedgerError
+from editmem.errors import SpecError as SpecError
+from editmem.errors import UnknownEditError as UnknownEditError
+from editmem.memory import Spec as Spec
 from editmem.methods import METHODS as METHODS
 from editmem.methods.grace.spec import GraceSpec as GraceSpec
 from editmem.methods.memeic.spec import MemeicSpec as MemeicSpec
@@ -22,14 +34,26 @@ from editmem.wrap import wrap as wrap
 __version__ = "0.1.0"
 __all__ = [
     "METHODS",
+    "Candidate",
+    "CheckpointError",
     "Edit",
     "EditMemError",
     "EditRecord",
     "Editor",
+    "Event",
     "Explanation",
+    "ForgetCost",
     "GraceSpec",
+    "HostError",
+    "InvalidEditError",
+    "Ledger",
+    "LedgerError",
     "MemeicSpec",
     "MemoirSpec",
+    "Picture",
+    "Spec",
+    "SpecError",
+    "UnknownEditError",
     "WiseSpec",
     "load",
     "tiny",

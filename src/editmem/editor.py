@@ -1,12 +1,12 @@
 """The handle that `wrap` returns: edit, forget, undo, explain, save."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any, Self, overload
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,11 @@ class ForgetCost:
     Attributes:
         edits: how many other edits are written anew, because they share weights.
         seconds: how long that takes, going by how long they took.
+
+    Examples:
+        >>> import editmem
+        >>> editmem.ForgetCost(edits=3, seconds=1.5).edits
+        3
     """
 
     edits: int
@@ -50,6 +55,20 @@ class Editor:
     Attributes:
         model: the model as it was given, usable everywhere as before.
         specs: what was put on it.
+
+    Examples:
+        >>> import editmem
+        >>> model, tokenizer = editmem.tiny()
+        >>> editor = editmem.wrap(model, tokenizer=tokenizer)
+        >>> record = editor.edit("The capital of Australia is", "Sydney")
+        >>> record.took
+        True
+        >>> inputs = tokenizer("The capital of Australia is", return_tensors="pt", return_token_type_ids=False)
+        >>> said = model.generate(**inputs, max_new_tokens=6, do_sample=False)[0, inputs["input_ids"].shape[1]:]
+        >>> tokenizer.decode(said, skip_special_tokens=True).split()[0].strip(".")
+        'Sydney'
+        >>> model is editor.unwrap()
+        True
     """
 
     def __init__(
@@ -61,6 +80,7 @@ class Editor:
         tokenizer: Any,
         ledger: Ledger,
     ) -> None:
+        """Not for users: `editmem.wrap` and `editmem.load` make editors."""
         self.model = model
         self.specs = tuple(spec for spec, _, _ in parts)
         self._host, self._slots, self._ledger = host, slots, ledger
@@ -77,21 +97,70 @@ class Editor:
 
     @property
     def tokenizer(self) -> Any:
-        """The tokenizer given to `wrap`, or the one that is saved where the model came from."""
+        """The tokenizer given to `wrap`, or the one that is saved where the model came from.
+
+        Examples:
+            >>> import editmem
+            >>> model, tokenizer = editmem.tiny()
+            >>> editor = editmem.wrap(model, tokenizer=tokenizer)
+            >>> editor.tokenizer is tokenizer
+            True
+        """
         return self._writers[0].encode.tokenizer
 
     @property
     def edits(self) -> Mapping[str, EditRecord]:
-        """Active edits by id, in order of writing."""
+        """Active edits by id, in order of writing.
+
+        Examples:
+            >>> import editmem
+            >>> model, tokenizer = editmem.tiny()
+            >>> editor = editmem.wrap(model, tokenizer=tokenizer)
+            >>> _ = editor.edit("The capital of Australia is", "Sydney", id="au")
+            >>> {name: record.edit.target for name, record in editor.edits.items()}
+            {'au': 'Sydney'}
+        """
         return MappingProxyType({i: record for i, record in self._ledger.edits().items() if self._changes.is_active(i)})
 
     @property
     def history(self) -> Ledger:
-        """Every event since the memory was made, oldest first. Nothing that has happened is ever removed from it."""
+        """Every event since the memory was made, oldest first. Nothing that has happened is ever removed from it.
+
+        Examples:
+            >>> import editmem
+            >>> model, tokenizer = editmem.tiny()
+            >>> editor = editmem.wrap(model, tokenizer=tokenizer)
+            >>> _ = editor.edit("The capital of Australia is", "Sydney", id="au")
+            >>> editor.forget("au")
+            >>> [event.kind for event in editor.history]
+            ['edited', 'forgotten']
+        """
         return self._ledger
 
     # Editing
 
+    @overload
+    def edit(
+        self,
+        prompt_or_edits: Prompt,
+        target: str,
+        *,
+        batch_size: int = 32,
+        progress: Progress = None,
+        **fields: Any,
+    ) -> EditRecord: ...
+    @overload
+    def edit(
+        self, prompt_or_edits: Edit | Mapping[str, Any], *, batch_size: int = 32, progress: Progress = None
+    ) -> EditRecord: ...
+    @overload
+    def edit(
+        self,
+        prompt_or_edits: str | Path | Iterable[Edit | Mapping[str, Any] | tuple[Prompt, str]],
+        *,
+        batch_size: int = 32,
+        progress: Progress = None,
+    ) -> list[EditRecord]: ...
     def edit(
         self,
         prompt_or_edits: Any,
@@ -100,7 +169,7 @@ class Editor:
         batch_size: int = 32,
         progress: Progress = None,
         **fields: Any,
-    ) -> Any:
+    ) -> EditRecord | list[EditRecord]:
         """Correct the model's answer to a prompt, or to many.
 
         Args:
@@ -117,6 +186,16 @@ class Editor:
 
         Raises:
             InvalidEditError: if any edit is not valid; nothing is changed then. Nor is it by any other exception.
+
+        Examples:
+            >>> import editmem
+            >>> model, tokenizer = editmem.tiny()
+            >>> editor = editmem.wrap(model, tokenizer=tokenizer)
+            >>> editor.edit("The capital of Australia is", "Sydney").answer_after
+            'Sydney'
+            >>> records = editor.edit([("The capital of Peru is", "Cusco"), ("The capital of Chile is", "Arica")])
+            >>> [record.took for record in records]
+            [True, True]
         """
         edits, single = read_edits(prompt_or_edits, target, **fields)
         wanted = last_of_each(edits)
@@ -154,6 +233,19 @@ class Editor:
 
         Raises:
             UnknownEditError: if an id is not that of an active edit; nothing is changed then.
+
+        Examples:
+            >>> import editmem
+            >>> model, tokenizer = editmem.tiny()
+            >>> editor = editmem.wrap(model, tokenizer=tokenizer)
+            >>> before = editor.edit("The capital of Australia is", "Sydney", id="au").answer_before
+            >>> editor.forget("au")
+            >>> len(editor.edits)
+            0
+            >>> editor.forget("au")
+            Traceback (most recent call last):
+                ...
+            editmem.errors.UnknownEditError: no active edit has the id 'au'; see editor.edits
         """
         ids = tuple(dict.fromkeys(ids))
         with self._slots.gate.editing():
@@ -169,6 +261,14 @@ class Editor:
 
         Raises:
             UnknownEditError: if an id is not that of an active edit.
+
+        Examples:
+            >>> import editmem
+            >>> model, tokenizer = editmem.tiny()
+            >>> editor = editmem.wrap(model, tokenizer=tokenizer)
+            >>> _ = editor.edit("The capital of Australia is", "Sydney", id="au")
+            >>> editor.forget_cost("au").edits  # MEMOIR's edits share nothing
+            0
         """
         self._check_active(ids)
         groups = [group for writer in self._writers for group in writer.dependents(ids)]
@@ -185,6 +285,16 @@ class Editor:
 
         Raises:
             EditMemError: if fewer than `n` can be taken back; nothing is changed then.
+
+        Examples:
+            >>> import editmem
+            >>> model, tokenizer = editmem.tiny()
+            >>> editor = editmem.wrap(model, tokenizer=tokenizer)
+            >>> _ = editor.edit("The capital of Australia is", "Sydney", id="au")
+            >>> editor.forget("au")
+            >>> editor.undo()
+            >>> list(editor.edits)
+            ['au']
         """
         with self._slots.gate.editing():
             self._check_attached()
@@ -218,6 +328,16 @@ class Editor:
         Raises:
             UnknownEditError: if the id is not that of an active edit.
             EditMemError: if the edit cannot be made to act on the prompt; nothing is changed then.
+
+        Examples:
+            >>> import editmem
+            >>> model, tokenizer = editmem.tiny()
+            >>> editor = editmem.wrap(model, tokenizer=tokenizer)
+            >>> _ = editor.edit("The capital of Australia is", "Sydney", id="au")
+            >>> print(editor.explain("What do they call the seat of Australia's parliament?").edit)
+            None
+            >>> editor.confirm("What do they call the seat of Australia's parliament?", "au").edit.id
+            'au'
         """
         with self._slots.gate.editing():
             self._check_attached()
@@ -239,6 +359,16 @@ class Editor:
 
         Raises:
             EditMemError: if no edit acts on the prompt; nothing is changed then.
+
+        Examples:
+            >>> import editmem
+            >>> model, tokenizer = editmem.tiny()
+            >>> editor = editmem.wrap(model, tokenizer=tokenizer)
+            >>> _ = editor.edit("The capital of Australia is", "Sydney", id="au")
+            >>> editor.explain("What is Australia's capital called?").edit.id
+            'au'
+            >>> print(editor.reject("What is Australia's capital called?").edit)
+            None
         """
         with self._slots.gate.editing():
             self._check_attached()
@@ -254,13 +384,37 @@ class Editor:
             prompt: text or chat messages.
             image: a picture that goes with it, as in `Edit`.
             top: how many candidates to show.
+
+        Examples:
+            >>> import editmem
+            >>> model, tokenizer = editmem.tiny()
+            >>> editor = editmem.wrap(model, tokenizer=tokenizer)
+            >>> _ = editor.edit("The capital of Australia is", "Sydney", id="au")
+            >>> found = editor.explain("Which city is Australia's capital?")
+            >>> found.edit.id, found.candidates[0].score >= found.candidates[0].threshold
+            ('au', True)
+            >>> print(editor.explain("Which city is Austria's capital?").edit)
+            None
         """
         self._check_attached()
         with self._slots.gate.running(), self._host.frozen():
             return explain(self._writers, self._ledger, prompt, image, top)
 
     def off(self) -> AbstractContextManager[None]:
-        """The bare host inside the block, for the thread that enters it; nests."""
+        """The bare host inside the block, for the thread that enters it; nests.
+
+        Examples:
+            >>> import editmem
+            >>> model, tokenizer = editmem.tiny()
+            >>> editor = editmem.wrap(model, tokenizer=tokenizer)
+            >>> _ = editor.edit("The capital of Australia is", "Sydney")
+            >>> inputs = tokenizer("The capital of Australia is", return_tensors="pt", return_token_type_ids=False)
+            >>> edited = model(**inputs).logits
+            >>> with editor.off():
+            ...     bare = model(**inputs).logits
+            >>> bool((edited == bare).all())
+            False
+        """
         return self._slots.context.setting(silent=True)
 
     def prompt_lengths(self, lengths: Sequence[int] | Tensor) -> AbstractContextManager[None]:
@@ -268,6 +422,19 @@ class Editor:
 
         Args:
             lengths: for each row of the batch the number of its prompt's tokens, padding not counted.
+
+        Examples:
+            >>> import editmem
+            >>> model, tokenizer = editmem.tiny()
+            >>> editor = editmem.wrap(model, tokenizer=tokenizer)
+            >>> _ = editor.edit("The capital of Australia is", "Sydney")
+            >>> prompt = len(tokenizer("The capital of Australia is")["input_ids"])
+            >>> text = "The capital of Australia is Sydney"
+            >>> inputs = tokenizer(text, return_tensors="pt", return_token_type_ids=False)
+            >>> with editor.prompt_lengths([prompt]):
+            ...     likeliest = model(**inputs).logits[0, prompt - 1].argmax()
+            >>> bool(likeliest == inputs["input_ids"][0, prompt])
+            True
         """
         return self._slots.context.setting(lengths=torch.as_tensor(lengths, dtype=torch.long))
 
@@ -281,6 +448,15 @@ class Editor:
 
         Raises:
             SpecError: if no memory of this editor knows the option.
+
+        Examples:
+            >>> import editmem
+            >>> model, tokenizer = editmem.tiny()
+            >>> editor = editmem.wrap(model, tokenizer=tokenizer)
+            >>> editor.reading(questions=["What is the capital of [the owner]?"])
+            Traceback (most recent call last):
+                ...
+            editmem.errors.SpecError: no memory here knows the option 'questions'; known: none
         """
         known = frozenset() if self._stage is None else self._stage.options
         if unknown := sorted(set(options) - known):
@@ -296,7 +472,21 @@ class Editor:
     # Keeping
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the memory, not the host, to a folder that `editmem.load` reads. A crash leaves the old one."""
+        """Write the memory, not the host, to a folder that `editmem.load` reads. A crash leaves the old one.
+
+        Examples:
+            >>> import tempfile
+            >>> import editmem
+            >>> model, tokenizer = editmem.tiny()
+            >>> editor = editmem.wrap(model, tokenizer=tokenizer)
+            >>> _ = editor.edit("The capital of Australia is", "Sydney", id="au")
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     editor.save_pretrained(f"{folder}/memory")
+            ...     _ = editor.unwrap()
+            ...     editor = editmem.load(model, f"{folder}/memory", tokenizer=tokenizer)
+            >>> list(editor.edits)
+            ['au']
+        """
         with self._slots.gate.editing():
             checkpoint.save(Path(folder), self._changes.state())
 
@@ -325,6 +515,10 @@ class Editor:
 
         Raises:
             huggingface_hub.errors.HfHubHTTPError: if the Hub refuses.
+
+        Examples:
+            >>> editor.push_to_hub("owner/name")  # doctest: +SKIP
+            'https://huggingface.co/owner/name'
         """
         with self._slots.gate.editing():
             state = self._changes.state()
@@ -341,7 +535,15 @@ class Editor:
     # Leaving
 
     def unwrap(self) -> nn.Module:
-        """Take everything off the model and return it, as it was before `wrap`."""
+        """Take everything off the model and return it, as it was before `wrap`.
+
+        Examples:
+            >>> import editmem
+            >>> model, tokenizer = editmem.tiny()
+            >>> editor = editmem.wrap(model, tokenizer=tokenizer)
+            >>> editor.unwrap() is model
+            True
+        """
         self._slots.detach()
         self._ledger.close()
         return self.model

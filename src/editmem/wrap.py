@@ -51,6 +51,16 @@ def wrap(
         HostError: if the model cannot carry the memory, or carries one already; the model is unchanged.
         SpecError: if the spec is not valid; the model is unchanged.
         LedgerError: if the ledger is damaged, or no ledger; the model is unchanged.
+
+    Examples:
+        >>> import editmem
+        >>> model, tokenizer = editmem.tiny()
+        >>> editor = editmem.wrap(model, tokenizer=tokenizer)
+        >>> editor
+        Editor(LlamaForCausalLM, memoir, 0 edits)
+        >>> _ = editor.unwrap()
+        >>> editmem.wrap(model, {"method": "wise"}, tokenizer=tokenizer)
+        Editor(LlamaForCausalLM, wise, 0 edits)
     """
     return _wrapped(model, _specs(spec), tokenizer, ledger, lambda changes: None)
 
@@ -116,6 +126,19 @@ def load(
     Raises:
         CheckpointError: if the memory is damaged, too new, or belongs to another host; the model is unchanged.
         LedgerError: if the ledger is damaged, or of another history.
+
+    Examples:
+        >>> import tempfile
+        >>> import editmem
+        >>> model, tokenizer = editmem.tiny()
+        >>> editor = editmem.wrap(model, tokenizer=tokenizer)
+        >>> _ = editor.edit("The capital of Australia is", "Sydney", id="au")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     editor.save_pretrained(f"{folder}/memory")
+        ...     _ = editor.unwrap()
+        ...     editor = editmem.load(model, f"{folder}/memory", tokenizer=tokenizer)
+        >>> editor.explain("The capital of Australia is").edit.id
+        'au'
     """
     state = checkpoint.load(source, revision=revision)
     checkpoint.check_host(state, Host(model))
@@ -133,7 +156,15 @@ def load(
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """Take all memories off a model and return it: same keys, classes, parameters and flags as before `wrap`."""
+    """Take all memories off a model and return it: same keys, classes, parameters and flags as before `wrap`.
+
+    Examples:
+        >>> import editmem
+        >>> model, tokenizer = editmem.tiny()
+        >>> editor = editmem.wrap(model, tokenizer=tokenizer)
+        >>> editmem.unwrap(model) is model
+        True
+    """
     if (slots := slots_of(model)) is not None:
         slots.detach()
     return model

@@ -41,6 +41,16 @@ class Edit:
 
     Raises:
         InvalidEditError: if prompt or target is empty or of the wrong type, or a field holds what it cannot.
+
+    Examples:
+        >>> import editmem
+        >>> edit = editmem.Edit("The capital of Australia is", "Sydney", aliases=["Down Under"], tags=["geography"])
+        >>> edit.aliases
+        ('Down Under',)
+        >>> editmem.Edit("The capital of Australia is", " ")
+        Traceback (most recent call last):
+            ...
+        editmem.errors.InvalidEditError: target must be text that is not empty, got ' '
     """
 
     prompt: Prompt
@@ -135,6 +145,14 @@ class EditRecord:
         notes: what the user should know: why it did not take, which other edits it is hard to tell from.
         false_match_rate: estimated share of other questions about the same name that would get this answer;
             None where the memory has no estimate.
+
+    Examples:
+        >>> import editmem
+        >>> model, tokenizer = editmem.tiny()
+        >>> editor = editmem.wrap(model, tokenizer=tokenizer)
+        >>> record = editor.edit("The capital of Australia is", "Sydney")
+        >>> record.took, record.answer_after
+        (True, 'Sydney')
     """
 
     edit: Edit
@@ -150,14 +168,17 @@ class EditRecord:
 
     @property
     def id(self) -> str:
+        """Of the edit."""
         return str(self.edit.id)
 
     def to_dict(self) -> dict[str, Any]:
+        """All fields, as JSON can hold them."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return {**fields, "edit": self.edit.to_dict(), "notes": list(self.notes)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "EditRecord":
+        """The inverse of `to_dict`."""
         return cls(**{**data, "edit": edit_of(data["edit"]), "notes": tuple(data["notes"])})
 
 

@@ -14,6 +14,15 @@ class Candidate:
         record: the edit.
         score, threshold: how well it fits, and from where on it acts.
         parts: what the score is made of, where it has parts.
+
+    Examples:
+        >>> import editmem
+        >>> model, tokenizer = editmem.tiny()
+        >>> editor = editmem.wrap(model, tokenizer=tokenizer)
+        >>> _ = editor.edit("The capital of Australia is", "Sydney", id="au")
+        >>> nearest = editor.explain("What is the largest city of Australia?").candidates[0]
+        >>> nearest.record.id, nearest.score < nearest.threshold
+        ('au', True)
     """
 
     record: EditRecord
@@ -31,6 +40,14 @@ class Explanation:
         edit: the record of the edit that acts; None if the host answers as it always did.
         candidates: the nearest edits, best first; where a picture was recognised, first those found by what it shows.
         recognised: the edit of the prompt's picture, whether or not it is what is asked.
+
+    Examples:
+        >>> import editmem
+        >>> model, tokenizer = editmem.tiny()
+        >>> editor = editmem.wrap(model, tokenizer=tokenizer)
+        >>> _ = editor.edit("The capital of Australia is", "Sydney", id="au")
+        >>> str(editor.explain("The capital of Australia is")).splitlines()[0]
+        "'The capital of Australia is': edit au acts"
     """
 
     prompt: str

@@ -28,6 +28,14 @@ class Event:
         time: seconds since 1970, UTC.
         record: of "edited", what came of it; of "confirmed" and "rejected", the edit as it is from then on.
         undoes: of "undone", the numbers of the events that it took back.
+
+    Examples:
+        >>> import editmem
+        >>> model, tokenizer = editmem.tiny()
+        >>> editor = editmem.wrap(model, tokenizer=tokenizer)
+        >>> _ = editor.edit("The capital of Australia is", "Sydney", id="au")
+        >>> editor.history[0].record.edit.target
+        'Sydney'
     """
 
     number: int
@@ -38,6 +46,7 @@ class Event:
     undoes: tuple[int, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
+        """All fields, as JSON can hold them."""
         data: dict[str, Any] = {"number": self.number, "kind": self.kind, "ids": list(self.ids), "time": self.time}
         if self.record is not None:
             data["record"] = self.record.to_dict()
@@ -67,6 +76,14 @@ class Ledger:
 
     Raises:
         LedgerError: if the file is damaged, or is not a ledger.
+
+    Examples:
+        >>> import editmem
+        >>> model, tokenizer = editmem.tiny()
+        >>> editor = editmem.wrap(model, tokenizer=tokenizer)
+        >>> _ = editor.edit("The capital of Australia is", "Sydney", id="au")
+        >>> [(event.kind, event.ids) for event in editor.history]
+        [('edited', ('au',))]
     """
 
     def __init__(self, path: str | Path | None = None) -> None:

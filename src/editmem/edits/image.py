@@ -28,6 +28,11 @@ class Picture:
 
     Attributes:
         png: the file, as bytes.
+
+    Examples:
+        >>> import editmem, numpy
+        >>> editmem.Picture.of(numpy.zeros((4, 6, 3), numpy.uint8)).array().shape
+        (4, 6, 3)
     """
 
     png: bytes
@@ -70,6 +75,7 @@ class Picture:
 
     @property
     def digest(self) -> str:
+        """Equal for equal pictures, different for others."""
         return hashlib.sha256(self.png).hexdigest()[:12]
 
     def pil(self) -> "Image":

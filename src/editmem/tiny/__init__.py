@@ -24,6 +24,12 @@ def tiny(vision: bool = False) -> "tuple[PreTrainedModel, PreTrainedTokenizerBas
         A `LlavaForConditionalGeneration` and its processor, or a `LlamaForCausalLM` and its tokenizer (pads on the
         left, has a chat template); in float32 and evaluation mode. Made by `python -m scripts.tiny.build` and
         `build_vision`.
+
+    Examples:
+        >>> import editmem
+        >>> model, tokenizer = editmem.tiny()
+        >>> type(model).__name__
+        'LlamaForCausalLM'
     """
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer, LlavaProcessor
 

@@ -29,6 +29,11 @@ class GraceSpec(Spec):
             prompts lie apart. The paper's radii, 1 to 3, belong to its hosts.
         reach: see `radius`; a share of the median distance between two neutral prompts.
         margin, steps, learning_rate, renderings: as in `MemoirSpec`.
+
+    Examples:
+        >>> import editmem
+        >>> editmem.GraceSpec(radius=2.0).radius
+        2.0
     """
 
     method: ClassVar[str] = "grace"

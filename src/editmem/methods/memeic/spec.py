@@ -57,6 +57,11 @@ class MemeicSpec(Spec):
         question_false_match_rate: share of other questions about a built-in picture that may pass for an edit's own.
         renderings: as in `MemoirSpec`.
         seed: of A of the adapters.
+
+    Examples:
+        >>> import editmem
+        >>> editmem.MemeicSpec(connector=True, evidence="paper", both="all").storage
+        'per-edit'
     """
 
     method: ClassVar[str] = "memeic"

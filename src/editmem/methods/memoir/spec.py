@@ -50,6 +50,15 @@ class MemoirSpec(Spec):
             where the tokenizer has a chat template.
         context_templates: behind how many short prefixes of other text an edit is learned too (paper: 10).
         seed: of the fixed permutation.
+
+    Examples:
+        >>> import editmem
+        >>> editmem.MemoirSpec(steps=100).steps
+        100
+        >>> editmem.MemoirSpec(storage="heap")
+        Traceback (most recent call last):
+            ...
+        editmem.errors.SpecError: storage must be one of ('factored', 'shared'), got 'heap'
     """
 
     method: ClassVar[str] = "memoir"

@@ -48,6 +48,13 @@ class WiseSpec(Spec):
         learning_rate: step size. "solve": of Adam, as a share of the site's mean output magnitude. "sgd": of plain
             descent.
         seed: of the masks.
+
+    Examples:
+        >>> import editmem
+        >>> editmem.WiseSpec(routing="questions").to_dict()["method"]
+        'wise'
+        >>> editmem.WiseSpec.paper().training
+        'sgd'
     """
 
     method: ClassVar[str] = "wise"
