@@ -10,4 +10,4 @@ python="$venv/bin/python"
 "$python" -m pip install --quiet -e '.[test]'
 "$python" -m pip install --quiet --pre --upgrade torch transformers peft
 "$python" -m pip list | grep -E "^(torch|transformers|peft) "
-"$python" -m pytest -n 2 tests/test_contract.py tests/test_routing.py tests/test_compat.py tests/test_hosts.py "$@"
+"$python" -m pytest -n 2 tests/test_contract.py tests/routing/test_decisions.py tests/hosts/test_compat.py tests/hosts/test_hosts.py "$@"

@@ -6,9 +6,9 @@ import sqlite3
 import pytest
 import torch
 from greedy import editor_says as say
-from hosts import make
 from pictured import NAMING, A, B, seen
 from pictured import OTHER as OTHER_OWNER
+from text_hosts import make
 
 import editmem
 from editmem.editing import optimise as fit

@@ -12,8 +12,8 @@ import sys
 import pytest
 import torch
 import transformers
-from hosts import make
 from packaging.version import Version
+from text_hosts import make
 
 import editmem
 from editmem import METHODS

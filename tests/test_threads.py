@@ -5,7 +5,7 @@ import threading
 
 import pytest
 import torch
-from hosts import make
+from text_hosts import make
 
 import editmem
 from editmem.editor import changes_of

@@ -4,6 +4,7 @@
 import pytest
 import torch
 from greedy import editor_says
+from text_hosts import make, sentencepiece_like
 
 import editmem
 from editmem.editing.encoder import Encoder
@@ -11,7 +12,6 @@ from editmem.editing.endings import Endings, another
 from editmem.editor import changes_of
 from editmem.edits.edit import Edit
 from editmem.hosts.forward import IGNORED_LABEL
-from tests.hosts import make, sentencepiece_like
 
 GOES_ON = [
     ("$499", ".99"), ("$499", ",999"), ("$499", "9"), ("3.2", ".1"), ("4", ".5%"), ("4", "%"), ("4", " %"),

@@ -6,7 +6,7 @@ import weakref
 
 import pytest
 import torch
-from hosts import make
+from text_hosts import make
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
     CheckpointImpl,
     apply_activation_checkpointing,

@@ -3,8 +3,8 @@
 import pytest
 import torch
 import transformers as tf
-from hosts import make
 from peft import LoraConfig, get_peft_model
+from text_hosts import make
 from torch import nn
 from vision_hosts import DEPTH, VISION_HOSTS, WIDTH, blocks_path, make_vision, picture, with_image
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 import torch
-from hosts import make
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
+from text_hosts import make
 
 import editmem
 from editmem.editor import changes_of

@@ -4,8 +4,8 @@ import pytest
 import torch
 from accelerate.hooks import ModelHook, add_hook_to_module
 from greedy import say
-from hosts import CASES, make
 from peft import LoraConfig, get_peft_model
+from text_hosts import CASES, make
 from torch import nn
 
 import editmem

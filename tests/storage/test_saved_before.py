@@ -14,7 +14,7 @@ from pictured import NAMING, A, say, seen
 
 import editmem
 
-SAVED = Path(__file__).parent / "saved"
+SAVED = Path(__file__).parents[1] / "saved"
 EDITS = {"au": ("The capital of Australia is", "Rome"), "bruno": ("Bruno plays the", "tuba")}
 OTHER = "The capital of Chile is"
 TEXTUAL = ["memoir", "memoir-names", "memoir-tophash", "wise", "grace"]

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from text_hosts import make, sentencepiece_like
 
 import editmem
-from tests.hosts import make, sentencepiece_like
 
 PROMPT = "The capital of Australia is"
 BLANKS = ("", " ", "\n", " \n", "\n\n")
