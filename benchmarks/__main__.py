@@ -1,8 +1,9 @@
-"""The command line of the harness: `python -m benchmarks run | visual | report | scale`.
+"""The command line of the harness: `python -m benchmarks run | visual | report | scale`, and a study by its name.
 
 Exit codes: 0 done; 1 a run failed; 2 bad input.
 """
 
+import importlib
 import json
 import shlex
 import sys
@@ -14,6 +15,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+ANY_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True}
 app = typer.Typer(
     help=__doc__, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
 )
@@ -160,6 +162,35 @@ def scale(
         options = {"storage": "factored"} | parse_options(option or [], ["memoir"]).get("memoir", {})
         for line in measure(out, parse_sizes(edits)[0], seed, METHODS["memoir"], options, _command()):
             typer.echo(json.dumps({name: line[name] for name in line if isinstance(line[name], int | float)}))
+
+
+STUDIES = {
+    "aliases": "Other names of what was edited: which does the default router find?",
+    "asking": "What the router on questions finds and leaves alone, on a real tokenizer.",
+    "connector": "Train a connector for the embedded vision-language model.",
+    "counterfact": "Real facts, edited in sequence, on a model that knows them.",
+    "main-job": "The main job, measured as users meet it: greedy answers after the last edit.",
+    "other-world": "A second small model of invented facts, other ones than the embedded model's.",
+    "overhead": "What a memory costs at decoding: time, bytes per edit, peak memory.",
+    "routers": "What tells one question about a subject from another, on a real host.",
+    "said": "What a real model says once it is edited, by the default spec.",
+    "seeing": "What the embedded vision-language model knows and reads, without any memory.",
+    "short-list": "What the default router's short list loses, and what a decision costs.",
+}
+"""Measurements of one thing each, in `studies/`: what each is, in a line."""
+
+
+def _study(name: str, what: str) -> None:
+    """Add a study to the commands; it reads its own arguments, and is imported when it is called."""
+
+    @app.command(name, help=what, add_help_option=False, context_settings=ANY_ARGUMENTS)
+    def call(context: typer.Context) -> None:
+        module = importlib.import_module(f"benchmarks.studies.{name.replace('-', '_')}")
+        module.main(context.args)
+
+
+for name, what in STUDIES.items():
+    _study(name, what)
 
 
 if __name__ == "__main__":

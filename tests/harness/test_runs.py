@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks import run, scale
+from benchmarks.__main__ import STUDIES, app
 from benchmarks.folder import held, read_json, read_lines, read_progress
 from benchmarks.methods import METHODS
 from benchmarks.metrics.base import Metric, Score
@@ -389,3 +390,11 @@ def test_scale_measures_at_each_size(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert [line["edits"] for line in lines] == [3, 6]
     assert all(line["reliability"] == line["locality"] == 1.0 for line in lines)
     assert all(line["bytes per edit"] > 0 and line["forward seconds"] > 0 for line in lines)
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_every_study_says_what_it_takes(study, capsys):
+    with pytest.raises(SystemExit) as left:
+        app([study, "--help"])
+    assert left.value.code == 0
+    assert f"usage: python -m benchmarks {study}" in capsys.readouterr().out

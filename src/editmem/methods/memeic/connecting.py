@@ -40,7 +40,7 @@ class Composition:
 def tiny_connector() -> Path:
     """The folder of the connector for `editmem.tiny(vision=True)`, for `interop.load(editor, folder, "connector")`.
 
-    It was trained by `python -m benchmarks.connector`, for `MemeicSpec(connector=True, evidence="paper", both="all")`.
+    It was trained by `python -m benchmarks connector`, for `MemeicSpec(connector=True, evidence="paper", both="all")`.
     """
     return Path(str(resources.files(__package__) / "tiny_connector"))
 

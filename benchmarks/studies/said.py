@@ -1,13 +1,12 @@
 """What a real model says once it is edited: greedy answers, after the last edit, by the default spec.
 
-    python -m benchmarks.said --model FOLDER --asks asks.py --locft FOLDER --edits 100 [--chat]
+    python -m benchmarks said --model FOLDER --asks asks.py --locft FOLDER --edits 100 [--chat]
 
 Prints shares: the edited prompt answered with its target, as whole words, and so the other ways to ask it; prompts that
 are not the edits' answered as by the bare model (`asks`: other questions, other subjects and tricky ones; `locft`: the
 record's locality prompt); what a first and a later edit cost, in seconds and in forward passes over prompt and answer.
 """
 
-import argparse
 import json
 import statistics
 import time
@@ -18,9 +17,10 @@ from typing import Any
 import torch
 
 import editmem
-from benchmarks.asking import items_of
-from benchmarks.main_job import ask
 from benchmarks.models import load_host
+from benchmarks.studies import parser_of
+from benchmarks.studies.asking import items_of
+from benchmarks.studies.main_job import ask
 
 Rows = list[tuple[str, str, str | None]]
 """Kind, prompt, and the answer that it must have; None for that of the bare model."""
@@ -75,8 +75,8 @@ def says(answer: str, target: str) -> bool:
     return answer.startswith(target) and not answer[len(target) :][:1].isalnum()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str]) -> None:
+    parser = parser_of(__name__, __doc__)
     parser.add_argument("--model", required=True, help="folder or Hub name")
     parser.add_argument("--asks", type=Path)
     parser.add_argument("--locft", type=Path)
@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--method", default="memoir")
     parser.add_argument("--chat", action="store_true", help="ask in turns of a chat; the edits are plain text")
     parser.add_argument("--float32", action="store_true", help="the model in float32: faster on CPUs without bfloat16")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     model, tokenizer = load_host(options.model)
     model = model.float() if options.float32 else model
     edits, rows = from_asks(options.asks) if options.asks else ([], [])
@@ -112,7 +112,3 @@ def main() -> None:
         right.setdefault(kind, []).append(now == was if target is None else says(now, target))
     for kind, hits in right.items():
         print(f"{kind:24} {statistics.mean(hits):.3f} of {len(hits)}")
-
-
-if __name__ == "__main__":
-    main()

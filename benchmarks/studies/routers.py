@@ -1,6 +1,6 @@
 """What tells one question about a subject from another, on a real host: its states, or an encoder of questions.
 
-    python -m benchmarks.routers --model FOLDER --asks asks.py [--encoder FOLDER] [--picture FILE] [--out FILE]
+    python -m benchmarks routers --model FOLDER --asks asks.py [--encoder FOLDER] [--picture FILE] [--out FILE]
 
 Whom a prompt is about is taken as known: each edit is compared with other ways to ask it (`asks`), with other
 questions about the same subject, and with tricky ones. Every score is shown at the threshold at which 1, 4 and 10 % of
@@ -8,7 +8,6 @@ the other questions match: what it can do, wherever its threshold would be set. 
 default router, with the threshold that it has.
 """
 
-import argparse
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,8 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from benchmarks.asking import Asker, Given, items_of
 from benchmarks.models import load_host
+from benchmarks.studies import parser_of
+from benchmarks.studies.asking import Asker, Given, items_of
 from editmem.routing.prompts import hard_negatives, neutral_prompts
 from editmem.routing.sentence_encoder import SentenceEncoder
 from editmem.routing.text_questions import STAND_IN
@@ -139,14 +139,14 @@ def draw(scores: dict[str, list[float]], threshold: float, file: Path) -> None:
     figure.savefig(file, dpi=110)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str]) -> None:
+    parser = parser_of(__name__, __doc__)
     parser.add_argument("--model", required=True, help="folder or Hub name")
     parser.add_argument("--asks", type=Path, required=True, help="a file with `items()`, edits with what is asked")
     parser.add_argument("--encoder", help="a sentence encoder to compare with; folder or Hub name")
     parser.add_argument("--picture", type=Path, help="write histograms to this PNG file")
     parser.add_argument("--out", type=Path, help="write the table to this JSON file")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     model, tokenizer = load_host(args.model)
     items = items_of(args.asks)
     rows, bare = pairs_of(items, lambda text, _: text), pairs_of(items, lambda text, name: text.replace(name, STAND_IN))
@@ -171,7 +171,3 @@ def main() -> None:
         args.out.write_text(json.dumps({"levels": LEVELS, "routers": table}, indent=1) + "\n", encoding="utf-8")
     if args.picture:
         draw(scores, Asker(tokenizer, Vocabulary(tokenizer, len(tokenizer))).router.threshold, args.picture)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """Other names of what was edited: which does the default router find?
 
-    python benchmarks/aliases.py [--model FOLDER]
+    python -m benchmarks aliases [--model FOLDER]
 
 For each pair in `aliases.csv` one edit, "The capital of <edited> is", is asked as "The capital of <asked> is", the
 other name being all that differs; beside it one edit of another country, to confuse it with. "Most words shared" says
@@ -8,23 +8,24 @@ that the question has at least half of the edit's words by weight, "found" that 
 nothing was chosen on them.
 """
 
-import argparse
 import csv
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import transformers
 
 import editmem
+from benchmarks.studies import parser_of
 
 PAIRS = Path(__file__).with_name("aliases.csv")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str]) -> None:
+    parser = parser_of(__name__, __doc__)
     parser.add_argument("--model", help="folder of a model; the embedded one if not given")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     transformers.utils.logging.disable_progress_bar()
     if args.model:
         model = transformers.AutoModelForCausalLM.from_pretrained(args.model).eval()
@@ -51,7 +52,3 @@ def main() -> None:
         for kind, cases in kinds.items()
     }
     print(json.dumps(table, indent=1))
-
-
-if __name__ == "__main__":
-    main()

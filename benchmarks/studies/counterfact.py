@@ -1,7 +1,7 @@
 """Real facts, edited in sequence: does a rephrased question get the new answer, and nothing else change?
 
-    python benchmarks/counterfact.py --model FOLDER --counterfact counterfact-edit.json
-    python benchmarks/counterfact.py --model FOLDER --zsre zsre_mend_edit.json
+    python -m benchmarks counterfact --model FOLDER --counterfact counterfact-edit.json
+    python -m benchmarks counterfact --model FOLDER --zsre zsre_mend_edit.json
 
 All figures are of what the model says after the last edit: `model.generate`, greedily. An answer counts if it begins
 with the target, as whole words. `--split dev` has records 0 to 1,999, on which everything was chosen; `--split
@@ -21,9 +21,10 @@ from typing import Any
 
 import torch
 import transformers
-from main_job import ask, finish, options, share, spec_of
 
 import editmem
+from benchmarks.studies import parser_of
+from benchmarks.studies.main_job import ask, finish, options, share, spec_of
 
 FIRST = {"dev": 0, "report": 2000}
 SMALL = {"is", "of", "in", "the", "by", "a", "was", "for", "to", "s", "which", "at", "from", "that", "it", "what"}
@@ -166,14 +167,14 @@ def run_zsre(model: Any, tokenizer: Any, args: argparse.Namespace, spec: Any) ->
     }  # fmt: skip
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str]) -> None:
+    parser = parser_of(__name__, __doc__)
     parser.add_argument("--model", required=True, help="folder of a model that knows CounterFact")
     parser.add_argument("--counterfact", type=Path, help="counterfact-edit.json")
     parser.add_argument("--zsre", type=Path, help="zsre_mend_edit.json")
     parser.add_argument("--papers", action="store_true", help="the papers' figures too")
     options(parser)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     transformers.utils.logging.disable_progress_bar()
     spec = spec_of(args)
     result: dict[str, Any] = {}
@@ -183,7 +184,3 @@ def main() -> None:
             tokenizer = transformers.AutoTokenizer.from_pretrained(args.model)
             result[name] = run(model, tokenizer, args, spec)
     finish(result, args, spec)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,19 +1,19 @@
 """What the embedded vision-language model knows and reads, without any memory.
 
-    python -m benchmarks.seeing [--model tiny-vision] [--count 500] [--out FILE]
+    python -m benchmarks seeing [--model tiny-vision] [--count 500] [--out FILE]
 
 Of emblems in views that it was not taught: their names, and facts about their owners; facts in words; and what it makes
 of a text that says something else than it knows, as evidence does (`scripts.tiny.build_vision.reading`). Greedy
 answers, right where they begin with the answer.
 """
 
-import argparse
 import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.studies import parser_of
 from benchmarks.visual.inputs import Reader, grouped
 from benchmarks.visual.models import load_host
 from benchmarks.visual.pictures import EmblemPicture
@@ -62,18 +62,14 @@ def right(model: Any, processor: Any, asked: Sequence[tuple[Question, str]]) -> 
     return hits / len(asked)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str]) -> None:
+    parser = parser_of(__name__, __doc__)
     parser.add_argument("--model", default="tiny-vision")
     parser.add_argument("--count", type=int, default=500, help="questions of each kind")
     parser.add_argument("--out", type=Path, help="JSON of the shares")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     model, processor = load_host(args.model)
     shares = {kind: right(model, processor, asked) for kind, asked in questions(args.count, SEED).items()}
     print(text := json.dumps({"count": args.count, "seed": SEED, "right": shares}, indent=2))
     if args.out:
         args.out.write_text(text + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,7 @@
 """The main job, measured as users meet it: edit in sequence, ask after the last edit, compare greedy answers exactly.
 
-    python benchmarks/main_job.py --world          # quality, on the embedded model
-    python benchmarks/main_job.py --time           # wall time of an edit
+    python -m benchmarks main-job --world          # quality, on the embedded model
+    python -m benchmarks main-job --time           # wall time of an edit
 
 Defaults were chosen with `--split dev`; the committed results are of `--split report` (other subjects). Real
 facts: `counterfact.py`. Every answer is what `model.generate` says, greedily, up to the first full stop.
@@ -21,6 +21,7 @@ import torch
 import transformers
 
 import editmem
+from benchmarks.studies import parser_of
 from editmem.tiny.world import Fact, facts, phrasings
 
 
@@ -146,12 +147,12 @@ def _milliseconds(work: Callable[[], Any]) -> float:
     return 1000 * (time.perf_counter() - start)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str]) -> None:
+    parser = parser_of(__name__, __doc__)
     parser.add_argument("--world", action="store_true", help="the embedded model and its facts")
     parser.add_argument("--time", action="store_true", help="time of an edit on the embedded model")
     options(parser)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     transformers.utils.logging.disable_progress_bar()
     spec = spec_of(args)
     result: dict[str, Any] = {}
@@ -190,7 +191,3 @@ def finish(result: dict[str, Any], args: argparse.Namespace, spec: Any) -> None:
     if args.out:
         with args.out.open("a", encoding="utf-8") as file:
             file.write(json.dumps(result) + "\n")
-
-
-if __name__ == "__main__":
-    main()

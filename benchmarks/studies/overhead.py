@@ -1,16 +1,16 @@
 """What a memory costs at decoding: time of a wrapped host over the bare one, bytes per edit, peak memory of an edit.
 
-    python benchmarks/overhead.py [--out FILE]
+    python -m benchmarks overhead [--out FILE]
 
 A random-weight Llama of about 100M parameters; edits are filled in as random rows, so that only their number counts.
 Bare and wrapped decoding alternate; of each the fastest round counts, because the machine's speed drifts.
 """
 
-import argparse
 import json
 import resource
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import editmem
+from benchmarks.studies import parser_of
 from editmem.editor import changes_of
 from editmem.hosts import compat
 from editmem.hosts.structure import Host
@@ -159,10 +160,10 @@ def peak_of_an_edit() -> dict[str, float]:
     return {"bare forward": before, "edit": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str]) -> None:
+    parser = parser_of(__name__, __doc__)
     parser.add_argument("--out", type=Path)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     result = {
         "parameters": Host(host(2048)).model.num_parameters(),
         "peak MiB": peak_of_an_edit(),
@@ -175,7 +176,3 @@ def main() -> None:
     print(json.dumps(result, indent=2))
     if args.out:
         args.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """What the default router's short list loses, and what a decision costs, up to a million edits.
 
-    python benchmarks/short_list.py [--out FILE]
+    python -m benchmarks short-list [--out FILE]
 
 Keys are made up: an edit has one to three name words, drawn by Zipf's law from 200,000, and four common ones; a query
 has all words of its edit, four more common ones, twenty other names, and a state of cosine 0.7 to the edit's. States
@@ -8,14 +8,15 @@ of edits are drawn around 200 questions, so that many edits ask the same of diff
 with one that scores every edit.
 """
 
-import argparse
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from benchmarks.studies import parser_of
 from editmem.routing.name_router import NameRouter
 from editmem.text.word_hash import BUCKETS, heard
 
@@ -71,15 +72,11 @@ def measure(count: int) -> dict[str, float]:
     }  # fmt: skip
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str]) -> None:
+    parser = parser_of(__name__, __doc__)
     parser.add_argument("--out", type=Path)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     table = [measure(count) for count in (1_000, 10_000, 100_000, 1_000_000)]
     print(json.dumps(table, indent=1))
     if args.out:
         args.out.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

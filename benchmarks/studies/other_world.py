@@ -1,19 +1,18 @@
 """A second small model of invented facts, other ones than the embedded model's, asked in other words.
 
-    python -m benchmarks.other_world train OUT --minutes 15
-    python -m benchmarks.other_world measure OUT --edits 1000
+    python -m benchmarks other-world train OUT --minutes 15
+    python -m benchmarks other-world measure OUT --edits 1000
 
 What holds on the embedded model alone holds nowhere else: its phrasings are few, and its defaults were chosen with them
 in sight. Companies, ships, dishes, bridges and villages here; every fact is learned in every wording of `WORLD`.
 """
 
-import argparse
 import functools
 import itertools
 import json
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,9 @@ from typing import Any
 import torch
 
 import editmem
-from benchmarks.main_job import ask, share
 from benchmarks.models import load_host
+from benchmarks.studies import parser_of
+from benchmarks.studies.main_job import ask, share
 from scripts.tiny.build import build_model, build_tokenizer, language_loss, train
 
 WORLD = {
@@ -178,19 +178,15 @@ def measure(folder: str, count: int, method: str) -> dict[str, Any]:
     return result
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str]) -> None:
+    parser = parser_of(__name__, __doc__)
     parser.add_argument("what", choices=["train", "measure"])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--minutes", type=float, default=15)
     parser.add_argument("--edits", type=int, default=1000)
     parser.add_argument("--method", default="memoir")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.what == "train":
         teach(options.folder, options.minutes)
     else:
         print(json.dumps(measure(str(options.folder), options.edits, options.method), indent=2))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,13 +1,12 @@
 """What the router on questions finds and leaves alone, on a real tokenizer: no host is needed, for it reads no states.
 
-    python -m benchmarks.asking --tokenizer FOLDER --asks asks.py --locft FOLDER --edits 1000
+    python -m benchmarks asking --tokenizer FOLDER --asks asks.py --locft FOLDER --edits 1000
 
 Prints shares at the default threshold: of hand-written questions (`asks`: found; other questions about the subject,
 other subjects, and tricky ones: left alone) and of the records of LocFT-BF's files (rephrased: found; locality: left
 alone).
 """
 
-import argparse
 import dataclasses
 import importlib.util
 import itertools
@@ -22,6 +21,7 @@ import torch
 from transformers import AutoTokenizer
 
 from benchmarks.models import load_host
+from benchmarks.studies import parser_of
 from editmem.editing.batches import collate
 from editmem.memory import Match, Prompts
 from editmem.methods.memoir.spec import CALIBRATED_RATE
@@ -157,8 +157,8 @@ def _locality(record: dict[str, Any]) -> list[str]:
     return [found] if isinstance(found, str) else [text for text in found if isinstance(text, str)]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str]) -> None:
+    parser = parser_of(__name__, __doc__)
     parser.add_argument("--tokenizer", required=True, help="folder or Hub name")
     parser.add_argument("--asks", type=Path, help="a file with `items()`, edits with what is asked about them")
     parser.add_argument("--locft", type=Path, help="a folder with *_2k.json")
@@ -166,7 +166,7 @@ def main() -> None:
     parser.add_argument("--edits", type=int, default=1000)
     parser.add_argument("--speed", type=int, help="so many edits: what it costs to route a prompt among them")
     parser.add_argument("--host", help="a model to compare the cost with; folder or Hub name")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     tokenizer = AutoTokenizer.from_pretrained(options.tokenizer)
     vocabulary = Vocabulary(tokenizer, len(tokenizer))
@@ -176,7 +176,3 @@ def main() -> None:
         speed(options.speed, tokenizer, vocabulary, options.host)
     for name in DATA if options.locft else ():
         locft(options.locft / f"{name}_2k.json", tokenizer, vocabulary, options.edits, options.encoder)
-
-
-if __name__ == "__main__":
-    main()
