@@ -48,9 +48,7 @@ def tophash(shape: str, batch: int) -> Case:
     features = torch.randn((batch, width), device=DEVICE)
     permutation = torch.randperm(width, device=DEVICE)
     arguments = (features, torch.zeros(width, device=DEVICE), permutation, k)
-    return Case(
-        kernels.tophash, reference.tophash, arguments, features.nbytes + 8 * width + batch * (width // 8 + 4 * k)
-    )
+    return Case(kernels.tophash, reference.tophash, arguments, features.nbytes + 8 * width + batch * width // 8)
 
 
 def match(shape: str, batch: int, edits: int) -> Case:

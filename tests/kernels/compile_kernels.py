@@ -31,9 +31,6 @@ def signatures():
             "out_ptr": pointer, "x_ptr": pointer, "weight_ptr": "*fp32", "mask_ptr": "*i32", "edit_ptr": "*i64",
             "active_ptr": "*i1", "in_width": "i32", "out_width": "i32", "mask_words": "i32",
         }, {"IN": 256, "OUT": 16}  # fmt: skip
-    yield "indices", "indices_kernel", {
-        "mask_ptr": "*i32", "indices_ptr": "*i32", "width": "i32", "k": "i32", "mask_words": "i32",
-    }, {"BLOCK": 2048}  # fmt: skip
     for every in (False, True):
         for queries in (1, 4):
             yield f"match {every} {queries}", "match_kernel", {

@@ -14,7 +14,7 @@ from editmem.kernels.reference import NONE, ranked, unpack, words
 CHUNK = 1 << 18  # words whose bits are counted at once, to stay in the cache
 
 
-def tophash(features: Tensor, background: Tensor, permutation: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def tophash(features: Tensor, background: Tensor, permutation: Tensor, k: int) -> Tensor:
     """As the reference has it."""
     width = features.shape[-1]
     magnitude = (features.float() - background).abs().reshape(-1, width)
@@ -26,8 +26,7 @@ def tophash(features: Tensor, background: Tensor, permutation: Tensor, k: int) -
         chosen = (magnitude > least) | (tied & (tied.cumsum(-1) <= room))
     mask = torch.empty_like(chosen)
     mask[:, permutation] = chosen
-    indices = mask.nonzero()[:, 1].to(torch.int32)
-    return _pack(mask).view(*features.shape[:-1], words(width)), indices.view(*features.shape[:-1], k)
+    return _pack(mask).view(*features.shape[:-1], words(width))
 
 
 def _pack(bits: Tensor) -> Tensor:

@@ -36,20 +36,16 @@ def _kernels(tensor: Tensor, *floats: Tensor) -> Any:
 
 
 @custom_op("editmem::tophash", mutates_args=())
-def tophash(features: Tensor, background: Tensor, permutation: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """TopHash masks and their set bits; see `reference.tophash`."""
+def tophash(features: Tensor, background: Tensor, permutation: Tensor, k: int) -> Tensor:
+    """TopHash masks; see `reference.tophash`."""
     features, background = features.detach(), background.detach()
     kernels = _kernels(features, features) or reference
     return kernels.tophash(features, background, permutation, k)
 
 
 @tophash.register_fake
-def _(features: Tensor, background: Tensor, permutation: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    shape, width = features.shape[:-1], features.shape[-1]
-    return (
-        features.new_empty((*shape, words(width)), dtype=torch.int32),
-        features.new_empty((*shape, k), dtype=torch.int32),
-    )
+def _(features: Tensor, background: Tensor, permutation: Tensor, k: int) -> Tensor:
+    return features.new_empty((*features.shape[:-1], words(features.shape[-1])), dtype=torch.int32)
 
 
 @custom_op("editmem::match", mutates_args=())

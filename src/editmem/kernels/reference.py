@@ -14,16 +14,23 @@ def words(width: int) -> int:
 
 def pack(bits: Tensor) -> Tensor:
     """Bool `[..., D]` to int32 `[..., ceil(D / 32)]`; bit j of word w is element 32 w + j."""
-    width = bits.shape[-1]
-    padded = torch.nn.functional.pad(bits, (0, words(width) * WORD - width))
-    powers = torch.ones(WORD, dtype=torch.int64, device=bits.device) << torch.arange(WORD, device=bits.device)
-    total = (padded.unflatten(-1, (-1, WORD)).long() * powers).sum(-1)
-    return torch.where(total >= 1 << 31, total - (1 << 32), total).to(torch.int32)
+    return pack_bytes(torch.nn.functional.pad(bits, (0, -bits.shape[-1] % WORD))).view(torch.int32)
 
 
 def unpack(packed: Tensor, width: int) -> Tensor:
     """The inverse of `pack`: int32 `[..., ceil(D / 32)]` to bool `[..., D]`."""
-    shifts = torch.arange(WORD, dtype=torch.int32, device=packed.device)
+    return unpack_bytes(packed.contiguous().view(torch.uint8), width)
+
+
+def pack_bytes(bits: Tensor) -> Tensor:
+    """Bool `[..., D]` to uint8 `[..., ceil(D / 8)]`; bit j of byte w is element 8 w + j."""
+    eights = torch.nn.functional.pad(bits, (0, -bits.shape[-1] % 8)).unflatten(-1, (-1, 8)).to(torch.uint8)
+    return (eights << torch.arange(8, dtype=torch.uint8, device=bits.device)).sum(-1, dtype=torch.uint8)
+
+
+def unpack_bytes(packed: Tensor, width: int) -> Tensor:
+    """The inverse of `pack_bytes`: uint8 `[..., ceil(D / 8)]` to bool `[..., D]`."""
+    shifts = torch.arange(8, dtype=torch.uint8, device=packed.device)
     return ((packed[..., None] >> shifts) & 1).bool().flatten(-2)[..., :width]
 
 
@@ -35,7 +42,7 @@ def popcount(packed: Tensor) -> Tensor:
     return ((v * 0x01010101) >> 24) & 0xFF
 
 
-def tophash(features: Tensor, background: Tensor, permutation: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def tophash(features: Tensor, background: Tensor, permutation: Tensor, k: int) -> Tensor:
     """TopHash masks (MEMOIR, section 3.1).
 
     Args:
@@ -45,12 +52,12 @@ def tophash(features: Tensor, background: Tensor, permutation: Tensor, k: int) -
         k: bits set in every mask, 1 to D. Of equal magnitudes the lower index goes first.
 
     Returns:
-        the masks, packed, int32 `[..., ceil(D / 32)]`; and their set bits, ascending, int32 `[..., k]`.
+        the masks, packed, int32 `[..., ceil(D / 32)]`.
     """
     magnitude = (features.float() - background).abs()
     top = permutation[magnitude.sort(dim=-1, descending=True, stable=True).indices[..., :k]]
     mask = torch.zeros(features.shape, dtype=torch.bool, device=features.device).scatter(-1, top, True)
-    return pack(mask), top.sort(dim=-1).values.to(torch.int32)
+    return pack(mask)
 
 
 def overlaps(queries: Tensor, masks: Tensor) -> Tensor:

@@ -47,19 +47,6 @@ def tophash_kernel(x_ptr, background_ptr, permutation_ptr, mask_ptr, width, k, m
 
 
 @triton.jit
-def indices_kernel(mask_ptr, indices_ptr, width, k, mask_words, BLOCK: tl.constexpr):
-    """One row: the set bits of a mask, ascending."""
-    row = tl.program_id(0).to(tl.int64)
-    written = 0
-    for start in range(0, width, BLOCK):
-        at = start + tl.arange(0, BLOCK)
-        bit = (tl.load(mask_ptr + row * mask_words + at // 32, mask=at < width, other=0) >> (at % 32)) & 1
-        place = written + tl.cumsum(bit, 0) - 1
-        tl.store(indices_ptr + row * k + place, at, mask=bit == 1)
-        written += tl.sum(bit)
-
-
-@triton.jit
 def _popcount(v):
     v = v - ((v >> 1) & 0x55555555)
     v = (v & 0x33333333) + ((v >> 2) & 0x33333333)
@@ -135,18 +122,16 @@ def shared_delta_kernel(
         tl.store(out_ptr + token * out_width + row, (out + added).to(out_ptr.dtype.element_ty), mask=row < out_width)
 
 
-def tophash(features: Tensor, background: Tensor, permutation: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def tophash(features: Tensor, background: Tensor, permutation: Tensor, k: int) -> Tensor:
     """As the reference has it."""
     width = features.shape[-1]
     flat = features.reshape(-1, width).contiguous()
     rows = flat.shape[0]
     mask = torch.zeros((rows, words(width)), dtype=torch.int32, device=flat.device)
-    indices = torch.empty((rows, k), dtype=torch.int32, device=flat.device)
     if rows:
         block = min(BLOCK, triton.next_power_of_2(width))
         tophash_kernel[(rows,)](flat, background, permutation, mask, width, k, mask.shape[1], BLOCK=block)
-        indices_kernel[(rows,)](mask, indices, width, k, mask.shape[1], BLOCK=block)
-    return mask.view(*features.shape[:-1], mask.shape[1]), indices.view(*features.shape[:-1], k)
+    return mask.view(*features.shape[:-1], mask.shape[1])
 
 
 def match(queries: Tensor, masks: Tensor, alive: Tensor, bits: int, top: int) -> tuple[Tensor, Tensor]:

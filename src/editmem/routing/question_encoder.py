@@ -10,6 +10,7 @@ from functools import cache
 from importlib import resources
 
 import torch
+from einops import rearrange
 from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm, normalize, scaled_dot_product_attention
@@ -97,11 +98,11 @@ class _Layer(nn.Module):
 
     def forward(self, states: Tensor, seen: Tensor, back: Tensor) -> Tensor:
         """States after attention and step; `seen` bool `[N, 1, S, S]`, `back` int64 `[N, S, S]` words."""
-        mixed = self.mix(layer_norm(states, states.shape[-1:])).unflatten(-1, (3, self.heads, -1))
-        query, key, value = mixed.permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = self.mix(layer_norm(states, states.shape[-1:]))
+        query, key, value = rearrange(mixed, "n s (part head d) -> part n head s d", part=3, head=self.heads)
         bias = self.near[:, back].transpose(0, 1).masked_fill(~seen, float("-inf"))
         heard = scaled_dot_product_attention(query, key, value, attn_mask=bias)
-        states = states + self.join(heard.transpose(1, 2).flatten(2))
+        states = states + self.join(rearrange(heard, "n head s d -> n s (head d)"))
         return states + self.back(gelu(self.wide(layer_norm(states, states.shape[-1:]))))
 
 

@@ -73,7 +73,7 @@ class TopHashRouter(Router):
 
     def hash(self, features: Tensor) -> Tensor:
         """Packed masks of features `[..., D]`."""
-        return kernels.tophash(features, self.background, self.permutation, self.k)[0]
+        return kernels.tophash(features, self.background, self.permutation, self.k)
 
     def hash_prompts(self, prompts: Prompts) -> Tensor:
         """Packed masks of prompts, int32 `[B, words]`."""

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
+from einops import einsum
 from torch import Tensor, nn
 
 from editmem.hosts.forward import Call
@@ -45,8 +46,8 @@ def add(x: Tensor, out: Tensor, weights: tuple[Tensor, Tensor], rows: Tensor, ac
     """
     rows, active = rows.to(out.device), active.to(out.device)  # worked out at the memory's first site
     down, up = (weight[rows] for weight in weights)
-    inner = torch.einsum("btd,brd->btr", x.to(down.dtype), down)
-    added = scale * torch.einsum("btr,bdr->btd", inner, up)
+    inner = einsum(x.to(down.dtype), down, "batch time d, batch rank d -> batch time rank")
+    added = scale * einsum(inner, up, "batch time rank, batch d rank -> batch time d")
     return torch.where(active[..., None], out + added.to(out.dtype), out)
 
 

@@ -58,16 +58,21 @@ def save(editor: Editor, folder: str | Path) -> list[str]:
 
 
 def _write(weights: Weights, rank: int, alpha: float, base: str, folder: Path) -> None:
+    from peft import LoraConfig
+
     tensors = {}
     for path, (down, up) in weights.items():
         tensors[f"base_model.model.{path}.lora_A.weight"] = down.cpu().contiguous()
         tensors[f"base_model.model.{path}.lora_B.weight"] = up.cpu().contiguous()
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    config = {
-        "peft_type": "LORA", "task_type": None, "base_model_name_or_path": base, "r": rank, "lora_alpha": alpha,
-        "lora_dropout": 0.0, "bias": "none", "inference_mode": True, "target_modules": sorted(weights),
-    }  # fmt: skip
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,  # type: ignore[arg-type]  # a fraction is as good
+        target_modules=sorted(weights),
+        base_model_name_or_path=base,
+        inference_mode=True,
+    )
+    config.save_pretrained(str(folder))
 
 
 def load(editor: Editor, folder: str | Path, part: str) -> None:

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from editmem.kernels.reference import pack_bytes, unpack_bytes
 from editmem.methods.wise.merging import merge
 from editmem.state import Stored
 
@@ -36,7 +37,7 @@ class Shards(Stored):
     def resize(self, count: int) -> None:
         """Have this many shards; new ones are empty."""
         while len(self.bits) < count:
-            self.bits = torch.cat([self.bits, _pack(self.draw(len(self.bits)))[None]])
+            self.bits = torch.cat([self.bits, pack_bytes(self.draw(len(self.bits)).flatten())[None]])
         self.bits = self.bits[:count]
         grown = self.deltas.new_zeros((count, *self.shape))
         grown[: len(self.deltas)] = self.deltas[:count]
@@ -50,7 +51,7 @@ class Shards(Stored):
 
     def mask(self, number: int) -> Tensor:
         """Bool `[d, D]`."""
-        return _unpack(self.bits[number]).flatten()[: self.shape[0] * self.shape[1]].view(self.shape)
+        return unpack_bytes(self.bits[number], self.shape[0] * self.shape[1]).view(self.shape)
 
     def merged(self, group: Sequence[int], method: str, keep: float) -> Tensor:
         """One delta `[d, D]` of several shards."""
@@ -78,15 +79,3 @@ class Shards(Stored):
             count = int(mask.sum())
             delta[mask] = values[start : start + count]
             start += count
-
-
-def _pack(mask: Tensor) -> Tensor:
-    """Eight places in a byte, uint8."""
-    flat = mask.flatten()
-    places = nn.functional.pad(flat, (0, -len(flat) % 8)).view(-1, 8).to(torch.uint8)
-    return (places << torch.arange(8, dtype=torch.uint8, device=mask.device)).sum(1, dtype=torch.uint8)
-
-
-def _unpack(bits: Tensor) -> Tensor:
-    """The inverse, bool `[bytes, 8]`."""
-    return ((bits[:, None] >> torch.arange(8, dtype=torch.uint8, device=bits.device)) & 1).bool()
