@@ -306,7 +306,7 @@ def test_importing_does_nothing():
     found = child(_IMPORTING)
     ours = [name for name in found["modules"] if name.split(".")[0] == "editmem"]
     others = {name.split(".")[0] for name in found["modules"]} - set(sys.stdlib_module_names)
-    assert others <= {"editmem", "huggingface_hub", "numpy", "safetensors", "tqdm"}
+    assert others <= {"editmem", "einops", "huggingface_hub", "numpy", "safetensors", "tqdm"}
     assert not [name for name in ours if name.split(".")[1:2] in (["cli"], ["interop"])]
     assert len(found["modules"]) - len(ours) <= 20
     assert [event for event, path in found["touched"] if event != "open" or not path.endswith((".py", ".pyc"))] == []
@@ -337,7 +337,7 @@ print(json.dumps(sorted(set(sys.modules) - before)))
 def test_what_is_installed_is_not_imported_for_that():
     """Editing a host needs none of the optional libraries: what is imported is what the host itself needs."""
     found = {name.split(".")[0] for name in child(_USING)} - set(sys.stdlib_module_names)
-    assert found <= {"editmem", "safetensors", "tqdm"}
+    assert found <= {"editmem", "einops", "safetensors", "tqdm"}
 
 
 def test_fields_by_their_former_names():

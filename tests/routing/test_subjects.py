@@ -16,7 +16,7 @@ from editmem.routing.naming import said
 from editmem.routing.subjects import Subjects
 from editmem.state import restore
 from editmem.text.spelling import pieces, pieces_of
-from editmem.text.word_hash import BYTES
+from editmem.text.word_hash import byte_alphabet
 from editmem.text.word_stream import Stream
 
 REAL = [Path(path) for path in os.environ.get("EDITMEM_TOKENIZERS", "").split(os.pathsep) if path]
@@ -390,7 +390,7 @@ def test_single_bytes_are_put_together(embedded):
 
 
 def spell_byte(byte):
-    return next(character for character, own in BYTES.items() if own == byte)
+    return next(character for character, own in byte_alphabet().items() if own == byte)
 
 
 # Many edits

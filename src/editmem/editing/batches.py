@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from editmem.edits.edit import EncodedEdit
 from editmem.hosts import compat
@@ -40,16 +41,17 @@ class Batch:
 
 def collate(rows: Sequence[tuple[int, Sequence[int], Sequence[int]]], pad: int, device: torch.device) -> Batch:
     """A batch of (owner, prompt ids, target ids) rows."""
+
+    def on_the_right(texts: Sequence[Sequence[int]], fill: int) -> Tensor:
+        tensors = [torch.tensor(text) for text in texts]
+        return pad_sequence(tensors, batch_first=True, padding_value=fill, padding_side="left").to(device)
+
     texts = [[*prompt, *target[:-1]] for _, prompt, target in rows]
-    width = max(map(len, texts))
-    longest = max(len(target) for _, _, target in rows)
-    ids = [[pad] * (width - len(text)) + text for text in texts]
-    mask = [[0] * (width - len(text)) + [1] * len(text) for text in texts]
-    step = [list(range(len(target) - width, len(target))) for _, _, target in rows]
-    labels = [[IGNORED_LABEL] * (longest - len(target)) + list(target) for _, _, target in rows]
-    owners = [owner for owner, _, _ in rows]
-    columns = [torch.tensor(values, device=device) for values in (ids, mask, step, labels, owners)]
-    return Batch(columns[0], columns[1], columns[2], columns[3], columns[4])
+    ids, mask = on_the_right(texts, pad), on_the_right([[1] * len(text) for text in texts], 0)
+    labels = on_the_right([target for _, _, target in rows], IGNORED_LABEL)
+    lengths = torch.tensor([[len(target)] for _, _, target in rows], device=device)
+    step = torch.arange(-ids.shape[1], 0, device=device) + lengths
+    return Batch(ids, mask, step, labels, torch.tensor([owner for owner, _, _ in rows], device=device))
 
 
 def batch_of(edits: Sequence[EncodedEdit], after: Sequence[int], pad: int, device: torch.device) -> Batch:

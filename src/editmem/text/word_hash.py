@@ -5,6 +5,7 @@ token has a number made of its folded letters, such that the numbers of a word's
 number of the word, however it was cut: a polynomial hash over letters. All of it is tensor arithmetic.
 """
 
+import functools
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -149,7 +150,8 @@ def bytes_of(token: str) -> bytes:
     """The bytes that a token of a byte-level vocabulary, or a byte-fallback token, stands for."""
     if match := re.fullmatch("<0x([0-9A-F]{2})>", token):
         return bytes([int(match[1], 16)])
-    return bytes(BYTES.get(character, ord("?")) for character in token)
+    alphabet = byte_alphabet()
+    return bytes(alphabet.get(character, ord("?")) for character in token)
 
 
 def part_of(token: str) -> str:
@@ -169,14 +171,12 @@ def _letter(byte: int) -> str:
     return latin if latin.isalnum() else chr(STAND_IN + byte)
 
 
-def _byte_alphabet() -> dict[str, int]:
-    """The bytes that byte-level tokenizers write as other characters than themselves, by those characters."""
-    shown = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    hidden = [byte for byte in range(256) if byte not in shown]
-    return {chr(byte): byte for byte in shown} | {chr(256 + i): byte for i, byte in enumerate(hidden)}
+@functools.cache
+def byte_alphabet() -> dict[str, int]:
+    """The bytes by the characters that byte-level tokenizers write for them."""
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-
-BYTES = _byte_alphabet()
+    return {character: byte for byte, character in bytes_to_unicode().items()}
 
 
 def _row(text: str) -> tuple[int, int, int]:
