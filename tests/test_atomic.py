@@ -17,7 +17,8 @@ from editmem.editor import changes_of
 from editmem.edits.history import Ledger
 from editmem.errors import EditMemError, LedgerError
 from editmem.hosts import swapped
-from editmem.methods.memeic import adapters, external, pictures
+from editmem.lookup import external, pictures
+from editmem.methods.memeic import adapters
 from editmem.methods.memoir import shared_matrix
 from editmem.methods.wise import descent
 from editmem.methods.wise.memory import SideMemory

@@ -37,12 +37,13 @@ ROUTED = {
     "wise on questions": {**STRICT["wise"], "routing": "questions", "threshold": None},
     "memeic on questions": {**STRICT["memeic"], "router": "questions"},
 }
-# Evidence in the prompt is for hosts that read; adapters need feed-forward maps that are no mixture of experts.
+# Evidence in the prompt is for hosts that read, embeddings in front of it for those that an encoder was trained for;
+# adapters need feed-forward maps that are no mixture of experts.
 CASES = [
     (method, host)
     for method in METHODS
     for host in HOSTS
-    if method != "external" and not (host == "mixtral" and method in ("memeic", "dual-adapters"))
+    if method not in ("external", "comem") and not (host == "mixtral" and method in ("memeic", "dual-adapters"))
 ] + [(name, host) for name in ROUTED for host in HOSTS if not (host == "mixtral" and name.startswith("memeic"))]
 
 

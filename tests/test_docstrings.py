@@ -9,9 +9,10 @@ import pytest
 import editmem
 
 NAMES = [
-    "METHODS", "Candidate", "CheckpointError", "Edit", "EditMemError", "EditRecord", "Editor", "Event", "Explanation",
-    "ForgetCost", "GraceSpec", "HostError", "InvalidEditError", "Ledger", "LedgerError", "MemeicSpec", "MemoirSpec",
-    "Picture", "Spec", "SpecError", "UnknownEditError", "WiseSpec", "load", "tiny", "unwrap", "wrap",
+    "METHODS", "Candidate", "CheckpointError", "ComemSpec", "Edit", "EditMemError", "EditRecord", "Editor", "Event",
+    "Explanation", "ForgetCost", "GraceSpec", "HostError", "InvalidEditError", "Item", "Ledger", "LedgerError",
+    "MemeicSpec", "MemoirSpec", "Picture", "Spec", "SpecError", "UnknownEditError", "WiseSpec", "load", "tiny",
+    "unwrap", "wrap",
 ]  # fmt: skip
 BASES = ["METHODS", "Spec"]
 """A list, and what the settings of all methods are derived from: nothing to be used by itself."""

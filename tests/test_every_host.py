@@ -18,10 +18,10 @@ EDIT = ("The capital of Peru is", "Sydney")
 FOLLOWED = ("The capital of Mongolia is", "Rome")
 """Evidence alone acts as far as the host believes it: an edit that this small one is known to follow."""
 OTHER = "The currency of Chile is the"
-READS = ("memeic", "external")
+READS = ("memeic", "external", "comem")
 KINDS = ("text", "vision", "peft below", "peft above", "int8", "bf16", "gradient checkpointing")
 CASES = [
-    pytest.param((method, kind), marks=pytest.mark.slow if method == "memeic" else [])
+    pytest.param((method, kind), marks=pytest.mark.slow if method != "memoir" else [])
     for method in METHODS
     for kind in KINDS
     if not (kind == "text" and method in READS)
@@ -72,11 +72,11 @@ class Case:
         return editor
 
     def say(self, prompt):
-        return say(self.host, self.words, prompt, tokens=8, **self.options)
+        return say(self.host, self.words, prompt, tokens=4, **self.options)
 
     def said_together(self, prompts):
         inputs = self.words(prompts, return_tensors="pt", padding=True, return_token_type_ids=False)
-        ids = self.host.generate(**inputs, max_new_tokens=8, do_sample=False, **self.options)
+        ids = self.host.generate(**inputs, max_new_tokens=4, do_sample=False, **self.options)
         said = self.words.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         return [text.strip() for text in said]
 
@@ -91,15 +91,17 @@ def case(request, tiny, vlm):
     return Case(*request.param, tiny, vlm)
 
 
-def test_an_edit_holds_moves_nothing_else_and_is_taken_back(case):
+def test_an_edit_holds_moves_nothing_else_is_saved_and_taken_back(case, tmp_path):
     asked, target = case.asked, case.target
     classes = [type(module) for module in case.host.modules()]
     with case.wrap() as editor:
         with editor.off():
             bare, own = {prompt: case.logits(prompt) for prompt in (asked, OTHER)}, case.say(asked)
         assert not own.startswith(target)
-        record = editor.edit(asked, target)
+        record = editor.edit(asked, target, id="pe")
         assert record.took
+        editor.save_pretrained(tmp_path / "memory")
+        edited = case.logits(asked)
         assert case.say(asked).startswith(target)
         assert editor.explain(asked).edit.id == record.id
         assert torch.equal(case.logits(OTHER), bare[OTHER])
@@ -112,17 +114,9 @@ def test_an_edit_holds_moves_nothing_else_and_is_taken_back(case):
     if case.kind != "peft above":  # its layers are others by then
         assert [type(module) for module in case.host.modules()] == classes
     assert torch.equal(case.logits(OTHER), bare[OTHER])
-
-
-def test_a_saved_edit_holds_on_the_host_that_it_was_made_on(case, tmp_path):
-    asked, target = case.asked, case.target
-    with case.wrap() as editor:
-        editor.edit(asked, target, id="pe")
-        editor.save_pretrained(tmp_path / "memory")
-        wanted = case.logits(asked)
     with editmem.load(case.host, tmp_path / "memory", tokenizer=case.tokenizer) as editor:
         assert list(editor.edits) == ["pe"]
         # An adapter above the memory is below it when that is loaded, and sums are rounded in another order.
         apart = 1e-4 if case.kind == "peft above" else 0.0
-        assert (case.logits(asked) - wanted).abs().max() <= apart
+        assert (case.logits(asked) - edited).abs().max() <= apart
         assert case.say(asked).startswith(target)

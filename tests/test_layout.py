@@ -19,6 +19,7 @@ FLOORS = [
     ["residual"],
     ["editing"],
     ["editor"],
+    ["lookup"],
     ["methods"],
     ["wrap"],
     ["cli", "__init__"],

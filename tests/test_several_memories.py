@@ -8,7 +8,7 @@ import editmem
 from editmem import Edit, MemoirSpec
 from editmem.editor import changes_of
 from editmem.errors import SpecError
-from editmem.methods.memeic.pictures import PictureIndex
+from editmem.lookup.pictures import PictureIndex
 from editmem.methods.memeic.spec import DualAdaptersSpec, ExternalSpec, MemeicSpec
 from editmem.tiny.world import Fact, facts
 from scripts.tiny.build_vision import OWNER

@@ -8,6 +8,7 @@ from editmem.editor import Editor as Editor
 from editmem.editor import ForgetCost as ForgetCost
 from editmem.edits.edit import Edit as Edit
 from editmem.edits.edit import EditRecord as EditRecord
+from editmem.edits.edit import Item as Item
 from editmem.edits.explanation import Candidate as Candidate
 from editmem.edits.explanation import Explanation as Explanation
 from editmem.edits.history import Event as Event
@@ -22,6 +23,7 @@ from editmem.errors import SpecError as SpecError
 from editmem.errors import UnknownEditError as UnknownEditError
 from editmem.memory import Spec as Spec
 from editmem.methods import METHODS as METHODS
+from editmem.methods.comem.spec import ComemSpec as ComemSpec
 from editmem.methods.grace.spec import GraceSpec as GraceSpec
 from editmem.methods.memeic.spec import MemeicSpec as MemeicSpec
 from editmem.methods.memoir.spec import MemoirSpec as MemoirSpec
@@ -36,6 +38,7 @@ __all__ = [
     "METHODS",
     "Candidate",
     "CheckpointError",
+    "ComemSpec",
     "Edit",
     "EditMemError",
     "EditRecord",
@@ -46,6 +49,7 @@ __all__ = [
     "GraceSpec",
     "HostError",
     "InvalidEditError",
+    "Item",
     "Ledger",
     "LedgerError",
     "MemeicSpec",

@@ -4,8 +4,6 @@ Exit codes: 0 done; 1 `diff` found differences, or the tour failed; 2 bad input;
 """
 
 import json
-import logging
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,37 +52,11 @@ def _errors(as_json: bool) -> Iterator[None]:
         raise typer.Exit(2) from None
 
 
-def _import_models() -> None:
-    """Transformers' models, without what is remarked while they import whatever else is installed."""
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            from transformers import PreTrainedModel  # noqa: F401
-    finally:
-        logging.disable(logging.NOTSET)
-
-
-def _load_host(name: str) -> tuple[Any, Any]:
-    _import_models()
-    import transformers
-
-    import editmem
-
-    transformers.utils.logging.disable_progress_bar()
-    if name in ("tiny", "tiny-vision"):
-        return editmem.tiny(vision=True) if name == "tiny-vision" else editmem.tiny()
-    if hasattr(transformers.AutoConfig.from_pretrained(name), "vision_config"):
-        model = transformers.AutoModelForImageTextToText.from_pretrained(name, dtype="auto").eval()
-        return model, transformers.AutoProcessor.from_pretrained(name)
-    model = transformers.AutoModelForCausalLM.from_pretrained(name, dtype="auto").eval()
-    return model, transformers.AutoTokenizer.from_pretrained(name)
-
-
 def _load_editor(model: str, memory: Path | None, spec: str = "memoir") -> Any:
     import editmem
+    from editmem.hosts.loading import load_host
 
-    host, tokenizer = _load_host(model)
+    host, tokenizer = load_host(model)
     if memory is None:
         return editmem.wrap(host, spec, tokenizer=tokenizer)
     return editmem.load(host, memory, tokenizer=tokenizer)

@@ -234,6 +234,7 @@ class Memory(Stored, ABC):
         calibrated: whether `calibrate` has been called, or its outcome loaded.
         replays: whether edits are learned in weights that they share, one by one; see `dependents`.
         pictured: whether edits may have pictures.
+        keeps_items: whether edits may be items; see `Item`.
         decides: of what it keeps in `Call.decisions` the names of rows that were decided on, -1 for none.
         version: int64, raised where rows move, so that what was decided before is not taken for now.
     """
@@ -244,6 +245,7 @@ class Memory(Stored, ABC):
     calibrated: bool = False
     replays: bool = False
     pictured: bool = False
+    keeps_items: bool = False
     decides: ClassVar[tuple[str, ...]] = ("edit", "ended")
     version: Tensor
 
@@ -475,7 +477,7 @@ class PromptStage(ABC):
         """The edit as it is to be learned."""
         return edit
 
-    def keeping(self, edits: Sequence[Edit]) -> Callable[[], None]:
+    def keeping(self, edits: Sequence[EncodedEdit]) -> Callable[[], None]:
         """Prepare what is to happen at the moment at which the memory keeps these edits, after its `commit`."""
         return lambda: None
 

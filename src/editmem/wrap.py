@@ -96,7 +96,7 @@ def _attach(slots: Slots, host: Host, site: SiteInfo, memory: Memory) -> None:
         slots.attach_site(path, host.module(path), cast(SiteMemory, part))
     for path in memory.blocks(site.block_path):
         slots.attach_block(path, host.module(path))
-    for path in map(host.block_of, places):
+    for path in {host.block_of(path) for path in places if path.startswith(f"{host.blocks_path}.")}:
         slots.attach_block(path, host.module(path), notes=False)
     for path in memory.notes():
         slots.attach_noted(path, host.module(path))

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 import editmem
 from editmem.editing.encoder import Encoder
+from editmem.lookup.pictures import PictureIndex, shares_of
 from editmem.methods.memeic.evidence import Evidence, Said, about
-from editmem.methods.memeic.pictures import PictureIndex, shares_of
 from editmem.storage.vector_index import INDEXES
 
 VISUAL, TEXTUAL = Said("Whose emblem is this?", "Peru"), Said("The capital of Peru is", "Sydney")

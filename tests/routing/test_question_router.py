@@ -202,7 +202,7 @@ def test_many_edits_with_the_same_name(name):
     model, tokenizer = editmem.tiny()
     prompts = [
         f"The {noun} of the {part} of {name.format(place)} is"
-        for noun, place in zip(NOUNS, ("Zorilmer", "Neventa", "Wilibo") * 10, strict=True)
+        for noun, place in zip(NOUNS[:20], ("Zorilmer", "Neventa", "Wilibo") * 7, strict=False)
         for part in ("club", "office", "bridge", "song")
     ]
     prompts = list(dict.fromkeys(prompts))

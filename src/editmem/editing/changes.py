@@ -196,7 +196,7 @@ def _batches(
 ) -> Iterator[tuple[Writer, list[list[EncodedEdit]]]]:
     """Edits in order, at most `size` together, those with a picture and those without apart; one by one where they
     share weights: what is forgotten is replayed so, and has to come out the same."""
-    for _, group in itertools.groupby(encoded, key=lambda pair: pair[1][0].edit.image is None):
+    for _, group in itertools.groupby(encoded, key=lambda pair: (pair[1][0].edit.image is None, pair[1][0].edit.item)):
         writers, alike = zip(*group, strict=True)
         most = 1 if writers[0].memory.replays else size
         for start in range(0, len(alike), most):

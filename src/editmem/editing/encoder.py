@@ -12,6 +12,9 @@ from editmem.edits.image import Picture
 from editmem.errors import InvalidEditError
 from editmem.text.seams import join
 
+PICTURE = "This picture"
+"""In the place of the text of an item that has none."""
+
 
 class Encoder:
     """Turns prompts and edits into token ids, the same way everywhere.
@@ -152,6 +155,25 @@ class Encoder:
             if other.prompt != own.prompt:
                 encoded.append(dataclasses.replace(other, edit=edit))
         return encoded
+
+    def item(self, item: Edit) -> list[EncodedEdit]:
+        """What an item is found by: its picture and its text, each as plain text and as a user's turn of a chat.
+
+        Raises:
+            InvalidEditError: if it is too long for the model.
+        """
+        said = {name: tuple(map(self._inside, getattr(item, name))) for name in ("aliases", "phrasings", "unlike")}
+        subject = None if item.subject is None else self._inside(item.subject)
+        text = item.text.strip() or PICTURE
+        prompts: list[Prompt] = [text]
+        if self.has_chat_template:
+            prompts.append([{"role": "user", "content": text}])
+        keys: list[tuple[Sequence[int], Mapping[str, Any]]] = []
+        if item.image is not None:
+            keys += [self.seen(prompt, item.image) for prompt in prompts]
+        if item.text.strip():
+            keys += [(self.prompt(prompt), {}) for prompt in prompts]
+        return [EncodedEdit(item, tuple(ids), (), subject, (), vision, **said) for ids, vision in keys]
 
     def _other_prompts(self, edit: Edit) -> Iterator[tuple[Prompt, str | None]]:
         """In what other ways an edit's prompt is given, each with what stands between it and its answer."""

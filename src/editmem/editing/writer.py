@@ -2,9 +2,12 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+import itertools
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
+import torch
 from torch import Tensor
 
 from editmem.editing.batches import Batch, batch_of, collate, vision_of
@@ -100,12 +103,16 @@ class Writer:
 
     def takes(self, edit: Edit) -> bool:
         """Whether the memory holds edits of this kind."""
-        return edit.image is None or self.memory.pictured
+        return (edit.image is None or self.memory.pictured) and (not edit.item or self.memory.keeps_items)
 
     def renderings(self, edit: Edit) -> list[EncodedEdit]:
         spec = self.memory.spec
+        if edit.item and not self.memory.keeps_items:
+            raise InvalidEditError(f"item {edit.id}: {spec.method!r} keeps no items; wrap the model with 'comem'")
         if not self.takes(edit):
             raise InvalidEditError(f"edit {edit.id}: {spec.method!r} edits text only; wrap the model with 'memeic'")
+        if edit.item:
+            return self.encode.item(edit)
         prefixes = self._prefixes[: spec.context_templates] if spec.context_templates else []
         items = self.encode.renderings(edit, prefixes) if spec.renderings else [self.encode.edit(edit, prefixes)]
         return items if self.stage is None else [self.stage.learned(item) for item in items]
@@ -171,18 +178,44 @@ class Writer:
     def learn(self, batch: Sequence[EncodedEdit], replaced: Sequence[str] = ()) -> list[Outcome]:
         """Learn edits, and put them into the memory in the place of those with the ids `replaced`, at one moment."""
 
-        def commit(edits: Sequence[EncodedEdit], draft: Draft, prompts: Prompts) -> list[Kept]:
+        def put(commit: Callable[[], list[Kept]]) -> list[Kept]:
             with self.gate.changing():
                 self.drop(replaced)
-                kept = self.memory.commit(edits, draft, prompts)
+                kept = commit()
                 for item in batch:
                     self.active.add(item.edit)
                 keep()
             return kept
 
+        def commit(edits: Sequence[EncodedEdit], draft: Draft, prompts: Prompts) -> list[Kept]:
+            return put(lambda: self.memory.commit(edits, draft, prompts))
+
         self.vocabulary()
-        keep = (lambda: None) if self.stage is None else self.stage.keeping([item.edit for item in batch])
+        keep = (lambda: None) if self.stage is None else self.stage.keeping(batch)
+        if batch[0].edit.item:
+            return self._read_in(batch, put)
         return write(self.runner(), self.memory, batch, self.pad, self._endings, commit, self.stage is not None)
+
+    def _read_in(
+        self, items: Sequence[EncodedEdit], put: Callable[[Callable[[], list[Kept]]], list[Kept]]
+    ) -> list[Outcome]:
+        """Keep items, of which nothing is learned; they took where their own text or picture finds them."""
+        start = time.perf_counter()
+        groups = [list(group) for _, group in itertools.groupby(items, key=lambda item: bool(item.vision))]
+        read = [self.read([i.prompt for i in group], [i.vision for i in group if i.vision]) for group in groups]
+
+        def commit() -> list[Kept]:
+            drafts = [self.memory.draft(g, p, torch.arange(len(g))) for g, p in zip(groups, read, strict=True)]
+            return [k for args in zip(groups, drafts, read, strict=True) for k in self.memory.commit(*args)]
+
+        kept = put(commit)
+        found = [matches for prompts in read for matches in self.memory.match(prompts, 1)]
+        ids = [self.active.rows[m[0].row] if m and m[0].score >= m[0].threshold else None for m in found]
+        seconds = (time.perf_counter() - start) / len(items)
+        return [
+            Outcome(own == item.edit.id, 0.0, 0.0, 0, seconds, known)
+            for item, own, known in zip(items, ids, kept, strict=True)
+        ]
 
     def snapshot(self) -> Restore:
         """What puts the memory, and what is known of its rows, back into their present state."""
@@ -227,6 +260,8 @@ class Writer:
             notes.append(
                 f"did not take: the model goes on after the answer, to {after!r}; give the answer with its end"
             )
+        elif item.edit.item and not outcome.took:
+            notes.append("its own text does not find it: give its subject, as it stands in questions")
         elif not outcome.took:
             after = self.say([item])[0]
             notes.append(f"did not take: the model answers {after!r}; raise `steps` or choose another layer")
@@ -240,7 +275,9 @@ class Writer:
         )
 
     def say(self, edits: Sequence[EncodedEdit]) -> list[str]:
-        """What greedy decoding answers now, at most as many tokens as the targets have."""
+        """What greedy decoding answers now, at most as many tokens as the targets have; nothing to items."""
+        if edits[0].edit.item:
+            return [""] * len(edits)
         bare = [dataclasses.replace(edit, target=(self.pad,), contexts=()) for edit in edits]
         lengths = [len(edit.target) for edit in edits]
         said = self.runner().greedy(batch_of(bare, [], self.pad, self.host.device), max(lengths), self.pad)

@@ -38,6 +38,7 @@ class Edit:
         source: where the correction comes from; kept, not interpreted.
         tags: labels of the user's own; kept, not interpreted.
         join: what stands between a raw prompt and its answer, white space or nothing; None to go by `seams.join`.
+        item: whether it is no question and answer but knowledge to be read; see `Item`.
 
     Raises:
         InvalidEditError: if prompt or target is empty or of the wrong type, or a field holds what it cannot.
@@ -65,11 +66,15 @@ class Edit:
     source: str | None = None
     tags: tuple[str, ...] = ()
     join: str | None = None
+    item: bool = False
 
     def __post_init__(self) -> None:
-        check_prompt(self.prompt)
-        if not isinstance(self.target, str) or not self.target.strip():
-            raise InvalidEditError(f"target must be text that is not empty, got {self.target!r}")
+        if self.item:
+            self._check_item()
+        else:
+            check_prompt(self.prompt)
+            if not isinstance(self.target, str) or not self.target.strip():
+                raise InvalidEditError(f"target must be text that is not empty, got {self.target!r}")
         for name in LISTS:
             self._check_texts(name)
         for name in ("id", "subject", "source"):
@@ -82,7 +87,13 @@ class Edit:
         if self.image is not None:
             object.__setattr__(self, "image", Picture.of(self.image))
         if self.id is None:
-            object.__setattr__(self, "id", _make_id(self.prompt_key, self.prompt, self.target))
+            object.__setattr__(self, "id", _make_id(self._content_key, self.prompt, self.target))
+
+    def _check_item(self) -> None:
+        if not isinstance(self.prompt, str) or not (self.prompt.strip() or self.image is not None):
+            raise InvalidEditError(f"an item is a text, a picture or both; got the text {self.prompt!r} and no picture")
+        if self.target:
+            raise InvalidEditError(f"an item has no target, got {self.target!r}; what it says is its text")
 
     def _check_texts(self, name: str) -> None:
         given: Any = getattr(self, name)
@@ -110,7 +121,11 @@ class Edit:
     @property
     def prompt_key(self) -> str:
         """Equal for two edits of the same prompt and picture, be it plain text or a user's turn of a chat, and whatever
-        white space it ends in."""
+        white space it ends in. Of an item, equal for all its versions, which have the same id."""
+        return f"item\0{self.id}" if self.item else self._content_key
+
+    @property
+    def _content_key(self) -> str:
         text = self.text.rstrip()
         return text if self.image is None else f"{text}\0{self.image.digest}"
 
@@ -128,7 +143,32 @@ class Edit:
         fields["image"] = None if self.image is None else self.image.to_dict()
         if not isinstance(self.prompt, str):
             fields["prompt"] = [dict(message) for message in self.prompt]
-        return {name: value for name, value in fields.items() if value not in (None, [])}
+        if self.item:
+            fields = {"text": self.prompt, **{n: v for n, v in fields.items() if n not in ("prompt", "target", "item")}}
+        fields.pop("item", None)
+        return {name: value for name, value in fields.items() if value not in (None, [], "")}
+
+
+def Item(text: str = "", *, image: Any = None, **fields: Any) -> Edit:  # made like an `Edit`
+    """Knowledge to be read: a text, a picture, or both. It answers whatever is asked about what it is about.
+
+    For memories that keep items, such as "comem". Given again under the same id, it takes the place of what it was.
+
+    Args:
+        text: what it says.
+        image: as in `Edit`: what it shows, or is found by.
+        **fields: `id`, `subject`, `aliases`, `unlike`, `source` and `tags`, as in `Edit`.
+
+    Raises:
+        InvalidEditError: if there is neither a text nor a picture, or a field holds what it cannot.
+
+    Examples:
+        >>> import editmem
+        >>> item = editmem.Item("Adela Norbek was born in Tarnow.", subject="Adela Norbek")
+        >>> item.item, item.text
+        (True, 'Adela Norbek was born in Tarnow.')
+    """
+    return Edit(text, "", item=True, image=image, **fields)
 
 
 @dataclass(frozen=True)
@@ -240,6 +280,8 @@ def edit_of(item: Any, where: str = "") -> Edit:
             known = {f.name for f in dataclasses.fields(Edit)}
             given = {name: value for name, value in item.items() if value is not None}
             _check_modality(given.pop("modality", None), given)
+            if "text" in given or (set(given) >= {"image"} and "prompt" not in given):
+                return _item(given, known)
             if unknown := set(item) - known - {"modality"}:
                 raise InvalidEditError(f"unknown field {sorted(unknown)}; an edit has {sorted(known)}")
             if missing := {"prompt", "target"} - set(given):
@@ -250,6 +292,12 @@ def edit_of(item: Any, where: str = "") -> Edit:
         raise InvalidEditError(f"expected an Edit, a mapping of its fields or a (prompt, target) pair, got {item!r}")
     except InvalidEditError as error:
         raise InvalidEditError(f"{where}: {error}" if where else str(error)) from None
+
+
+def _item(given: Mapping[str, Any], known: set[str]) -> Edit:
+    if unknown := set(given) - (known - {"prompt", "target", "item"}) - {"text"}:
+        raise InvalidEditError(f"an item has no field {sorted(unknown)}; it has text, image, id, subject, aliases, ...")
+    return Item(**given)
 
 
 def _check_modality(modality: Any, given: Mapping[str, Any]) -> None:

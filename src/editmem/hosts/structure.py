@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
@@ -194,6 +194,20 @@ class Host:
                 )
             sites += [site for site in linears if site in up or site in down]
         return sites
+
+    def linears(self) -> list[SiteInfo]:
+        """All linear maps of the model, vision tower included, but for its output embeddings."""
+        head, sites = self.model.get_output_embeddings(), []
+        for path, module in self.model.named_modules():
+            if module is not head and (widths := linear_widths(module)) is not None:
+                block = re.match(re.escape(self.blocks_path) + r"\.(\d+)\.", path)
+                sites.append(SiteInfo(path, int(block[1]) if block else -1, *widths, block[0][:-1] if block else ""))
+        return sites
+
+    @property
+    def body(self) -> nn.Module:
+        """The model without its language-modelling head."""
+        return cast(nn.Module, self.model.base_model)
 
     def query_key_linears(self) -> list[SiteInfo]:
         """The query and key projections of self-attention of every block, in order; none where it has no such part.

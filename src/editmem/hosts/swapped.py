@@ -72,7 +72,8 @@ class Site:
         call, x = call.on(base.device), x.to(base.device)
         # Some hosts flatten batch and time before their feed-forward block.
         rows = call.real.shape
-        x, result = x.view(*rows, x.shape[-1]), base.view(*rows, base.shape[-1])
+        result = base.view(*rows, base.shape[-1])
+        x = x.view(*rows, x.shape[-1]) if x.is_floating_point() else x.view(rows)  # token ids
         for memory in (call.stand_ins[self.path],) if self.path in call.stand_ins else self.memories:
             result = memory(x, result, call)
         result = result.view_as(base)

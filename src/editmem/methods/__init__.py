@@ -1,6 +1,7 @@
 """The memories, by name. A new one is a line here."""
 
 from editmem.memory import Spec
+from editmem.methods.comem.spec import ComemSpec
 from editmem.methods.grace.spec import GraceSpec
 from editmem.methods.memeic.spec import ConnectorSpec, DualAdaptersSpec, ExternalSpec, MemeicSpec
 from editmem.methods.memoir.spec import MemoirSpec
@@ -13,6 +14,7 @@ METHODS: dict[str, type[Spec]] = {
     MemeicSpec.method: MemeicSpec,
     ExternalSpec.method: ExternalSpec,
     DualAdaptersSpec.method: DualAdaptersSpec,
+    ComemSpec.method: ComemSpec,
 }
 PARTS: dict[str, type[Spec]] = {ConnectorSpec.method: ConnectorSpec}
 """What is joined with a memory and is none by itself."""

@@ -27,6 +27,8 @@ RATE = 0.03
 TIE = 1e-3
 """How little two scores differ that count as the same: the row acts whose prompt ends in the same token, else the later
 one. An edit is written for a prompt with and without the white space behind it."""
+ANYTHING = -1.0
+"""The threshold of an item, which is for whatever is asked about its subject."""
 PART = 0.5
 """The share of who from which an edit is considered."""
 
@@ -99,7 +101,7 @@ class QuestionRouter(Router):
         self.tails.append(nouns_behind(self.subjects, self._rows(texts), first))
         asks = [[texts[number], *edit.phrasings, *edit.unlike] for number, edit in enumerate(edits)]
         for edit, asked in zip(edits, self._vectors(asks, range(first, first + count)), strict=True):
-            self._ask_for(*asked, len(edit.unlike))
+            self._ask_for(*asked, edit)
         self.chats.append(chat[:count])
         self.ends.append(_last(text)[:count])
         self._count()
@@ -110,8 +112,9 @@ class QuestionRouter(Router):
         """The estimated share of other questions about an edit's subject that match it."""
         return rate_at(float(self.limits.used[row])) if self.asking is None else None
 
-    def _ask_for(self, vectors: Tensor, kind: Tensor, unlike: int) -> None:
-        """Keep the questions of one more edit; it is not for the last `unlike` of them."""
+    def _ask_for(self, vectors: Tensor, kind: Tensor, edit: EncodedEdit) -> None:
+        """Keep the questions of one more edit; it is not for the last ones, the `unlike` of them."""
+        unlike = len(edit.unlike)
         other = torch.arange(len(vectors), device=vectors.device) >= len(vectors) - unlike
         vectors = vectors.to(self.questions.data.dtype).float()  # as they are kept: a confirmed edit reads them again
         usual = self._usual(vectors)
@@ -122,7 +125,8 @@ class QuestionRouter(Router):
         self.other.append(other)
         self.kind.append(kind)
         self.usual.append(usual)
-        self.limits.append(limit(alike, other, self.threshold)[None])
+        own = limit(alike, other, self.threshold)[None]
+        self.limits.append(torch.full_like(own, ANYTHING) if edit.edit.item else own)
 
     def _usual(self, vectors: Tensor) -> Tensor:
         """How alike questions `[..., d]` are to what is usually asked, more or less than most are; float32 `[...]`."""
@@ -143,7 +147,7 @@ class QuestionRouter(Router):
                 ((said, asked),) = self._vectors([more], [row])
                 vectors, kind = torch.cat([vectors, said]), torch.cat([kind, asked])
             order[row] = len(self.starts)
-            self._ask_for(vectors, kind, len(edit.unlike))
+            self._ask_for(vectors, kind, edit)
         self._pick(order)
 
     def _choose(self, number: int, spans: Sequence[tuple[int, int]]) -> int | None:
@@ -261,6 +265,8 @@ class QuestionRouter(Router):
         row = found.row.clamp(min=0)[:, None]
         kind = self.chats.data[row] == (starts > 0)[..., None]
         over = what - (1 - who) * PART - self.limits.data[row]
+        # An item is for all that is asked; an edit that is for the question goes before it.
+        over = torch.where((self.limits.data[row] == ANYTHING) & (what > -1), 0.0, over)
         scores = torch.where((found.row >= 0)[:, None] & kind & (who >= PART), over, -torch.inf)
         return scores, (who, what)
 

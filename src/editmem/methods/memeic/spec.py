@@ -9,10 +9,10 @@ import torch
 from editmem.checks import check_choices, check_ranges
 from editmem.errors import HostError, SpecError
 from editmem.hosts.structure import Host, SiteInfo
+from editmem.lookup.spec import LookupSpec
 from editmem.memory import Spec
 from editmem.methods.memeic.evidence import FORMS
 from editmem.methods.memeic.memory import MemeicMemory
-from editmem.storage.vector_index import INDEXES
 
 PARTS = {
     "evidence": (
@@ -23,12 +23,13 @@ PARTS = {
     "connector": ("connector_rank", "connector_alpha"),
 }  # fmt: skip
 """The settings that bring each part of MemEIC, and those that go with them."""
-ROUTERS = ("names", "questions")
 
 
 @dataclass(frozen=True)
-class MemeicSpec(Spec):
+class MemeicSpec(LookupSpec):
     """MemEIC: external memory, dual adapters and knowledge connector, together or in part.
+
+    How edits are found, `LookupSpec` says.
 
     Attributes:
         evidence: how what was found is put into the prompt: "plain" (question and answer in front), "paper" (under
@@ -44,17 +45,6 @@ class MemeicSpec(Spec):
         learning_rate, weight_decay, steps, margin: of Adam; an edit is learned when each target token beats all others
             together by `margin` nats (paper: 1e-4, 0.01, always 10 steps).
         connector_rank, connector_alpha: of the connector (paper: 8, 16).
-        index: what holds the pictures' vectors: "exact", "faiss" or "qdrant"; see `indexes.INDEXES`.
-        router: how a prompt finds a textual edit: by "names" or "questions", as in `MemoirSpec`.
-        text_encoder: a text encoder of `transformers`, as a folder or a Hub name, to compare textual edits and prompts
-            by; None for the host's own states ("names") or the built-in encoder ("questions").
-        threshold: the score from which a textual edit acts; None to calibrate it.
-        false_match_rate: as in `MemoirSpec`; None for 0.03 ("questions") or 0.09.
-        picture_threshold: the cosine from which a picture is that of an edit; None to calibrate it.
-        picture_miss_rate: share of views of the same built-in picture that may be missed, for the calibration.
-        picture_false_match_rate: share of the edits' own pictures that may pass for that of another edit: the threshold
-            rises as edits crowd.
-        question_false_match_rate: share of other questions about a built-in picture that may pass for an edit's own.
         renderings: as in `MemoirSpec`.
         seed: of A of the adapters.
 
@@ -79,27 +69,14 @@ class MemeicSpec(Spec):
     margin: float = 4.0
     connector_rank: int = 8
     connector_alpha: float = 16.0
-    index: str = "exact"
-    router: str = "questions"
-    text_encoder: str | None = None
-    threshold: float | None = None
-    false_match_rate: float | None = None
-    picture_threshold: float | None = None
-    picture_miss_rate: float = 0.05
-    picture_false_match_rate: float = 0.02
-    question_false_match_rate: float = 0.005
     renderings: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choices(self, evidence=(*FORMS, None), storage=("per-edit", "shared", None), both=("textual", "all"))
-        check_choices(self, index=tuple(INDEXES), router=ROUTERS)
         check_ranges(self, rank=(1, 4096), connector_rank=(1, 4096), learning_rate=(0.0, 10.0), margin=(0.0, 100.0))
-        check_ranges(
-            self, start=(0.0, 1.0), weight_decay=(0.0, 1.0), threshold=(-1.0, 1.0), picture_threshold=(-1.0, 1.0)
-        )
-        rates = [field.name for field in dataclasses.fields(self) if field.name.endswith(("match_rate", "miss_rate"))]
-        check_ranges(self, steps=(0, 10_000), **dict.fromkeys(rates, (0.0, 1.0)))
+        check_ranges(self, start=(0.0, 1.0), weight_decay=(0.0, 1.0), steps=(0, 10_000))
 
     @classmethod
     def paper(cls) -> "MemeicSpec":

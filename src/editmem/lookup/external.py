@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from editmem.edits.edit import EncodedEdit
+from editmem.lookup.pictures import PictureIndex
 from editmem.memory import Calibration, Kept, Match, Prompts
-from editmem.methods.memeic.pictures import PictureIndex
 from editmem.routing.name_router import NameRouter
 from editmem.routing.question_router import QuestionRouter
 from editmem.routing.sentence_encoder import SentenceEncoder
@@ -172,4 +172,4 @@ class ExternalMemory(Stored):
 
 def kind_of(edits: Sequence[EncodedEdit]) -> int:
     """The kind of edits that are all of one."""
-    return VISUAL if edits[0].edit.image is not None else TEXT
+    return VISUAL if edits[0].vision else TEXT

@@ -1,0 +1,330 @@
+"""Train a memory encoder: the frozen host is to answer from the embeddings of items what it would not know."""
+
+import json
+import math
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from editmem.editing.batches import Batch, collate, vision_of
+from editmem.editing.writer import Writer
+from editmem.editor import Editor, changes_of
+from editmem.edits.edit import Edit, EncodedEdit, edit_of
+from editmem.errors import InvalidEditError, SpecError
+from editmem.hosts.fingerprint import fingerprint
+from editmem.hosts.forward import IGNORED_LABEL, Call
+from editmem.hosts.modes import lasting
+from editmem.methods.comem.memory import ComemMemory
+from editmem.methods.comem.reading import MemoryStage
+
+CLIP = 3.0
+"""Norm to which gradients are clipped (paper's code)."""
+STATE = "training.pt"
+
+
+@dataclass(frozen=True)
+class Example:
+    """A question that an item answers.
+
+    Attributes:
+        item: an `Item`, or a fact as an `Edit`.
+        question: an `Edit`: the question, its picture if it has one, and the answer; it is not made.
+    """
+
+    item: Edit
+    question: Edit
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training is.
+
+    Attributes:
+        step: from 1.
+        steps: of how many.
+        loss: mean negative log-likelihood of the answers' tokens, in nats.
+        seconds: since it began.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    seconds: float
+
+
+@dataclass
+class Encoded:
+    """Examples as token ids, worked out once."""
+
+    items: list[tuple[Sequence[int], Any]] = field(default_factory=list)
+    questions: list[EncodedEdit] = field(default_factory=list)
+
+
+@lasting
+def train(
+    editor: Editor,
+    examples: Sequence[Example],
+    *,
+    steps: int,
+    batch_size: int = 16,
+    rate: float = 1e-3,
+    weight_decay: float = 0.1,
+    warm_up: float = 0.03,
+    distractors: float = 0.0,
+    seed: int = 0,
+    progress: Callable[[Progress], None] = lambda progress: None,
+    checkpoint: str | Path | None = None,
+    every: int = 200,
+) -> list[float]:
+    """Train the memory encoder of an editor with a "comem" memory on answers to questions (CoMEM, section 3.3).
+
+    The loss is the cross-entropy of the answer's tokens; the host is frozen, and encodes with the adapter and reads
+    without it. The passes are parted at the embeddings, so that blocks that run anew in a backward pass run as they
+    did in the forward one. What is in the bank already stays as it was encoded.
+
+    Args:
+        editor: of the host; its memory should hold nothing yet.
+        examples: questions with the items that answer them.
+        steps: optimiser steps (AdamW, cosine schedule).
+        batch_size: examples in a step.
+        rate: of AdamW at its highest (paper's code: 5e-5).
+        weight_decay, warm_up: of AdamW; share of the steps in which the rate goes up (paper's code: 0.1, 0.03).
+        distractors: share of the examples that get the item of another one behind their own.
+        seed: of order and distractors.
+        progress: called after every step.
+        checkpoint: a folder for what is needed to go on after an interruption; one that is there is gone on from.
+        every: steps between checkpoints.
+
+    Returns:
+        The loss of each step, in nats.
+
+    Raises:
+        SpecError: if the memory is none of CoMEM.
+        InvalidEditError: if there are no examples, or one is too long for the model.
+    """
+    writer, memory, stage = parts_of(editor)
+    if not examples:
+        raise InvalidEditError(
+            "a memory encoder is trained on questions and the items that answer them; none were given"
+        )
+    encoded, loop = encode(writer, stage, examples), _Loop(memory, steps, rate, weight_decay, warm_up, checkpoint)
+    batches, start = _drawn(len(examples), steps, batch_size, distractors, seed), time.perf_counter()
+    with changes_of(editor).slots.gate.editing(), torch.enable_grad(), changes_of(editor).frozen(), _training(memory):
+        for step, (chosen, others) in enumerate(batches, 1):
+            if step <= len(loop.losses):
+                continue
+            loop.advance(gradients(writer, memory, encoded, chosen, others))
+            progress(Progress(step, steps, loop.losses[-1], time.perf_counter() - start))
+            if step % every == 0 or step == steps:
+                loop.save()
+    memory.encoder.trained.fill_(True)
+    return loop.losses
+
+
+class _Loop:
+    """An optimiser with its schedule, and what is needed to go on after an interruption."""
+
+    def __init__(
+        self, memory: ComemMemory, steps: int, rate: float, decay: float, warm_up: float, folder: str | Path | None
+    ) -> None:
+        self.encoder, self.weights = memory.encoder, list(memory.encoder.parameters())
+        self.optimiser = torch.optim.AdamW(self.weights, lr=rate, weight_decay=decay)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, lambda step: _cosine(step, steps, warm_up))
+        self.losses: list[float] = []
+        self.folder = None if folder is None else Path(folder)
+        if self.folder is not None and (self.folder / STATE).is_file():
+            self._resume(torch.load(self.folder / STATE, weights_only=True))
+
+    def advance(self, loss: float) -> None:
+        """One step on the gradients that the weights have, which were those of `loss`."""
+        self.losses.append(loss)
+        nn.utils.clip_grad_norm_(self.weights, CLIP)
+        self.optimiser.step()
+        self.schedule.step()
+        self.optimiser.zero_grad()
+
+    def save(self) -> None:
+        if self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        parts = {name: getattr(self, name).state_dict() for name in ("encoder", "optimiser", "schedule")}
+        torch.save({**parts, "losses": self.losses}, self.folder / f"{STATE}.new")
+        (self.folder / f"{STATE}.new").replace(self.folder / STATE)
+
+    def _resume(self, state: dict[str, Any]) -> None:
+        for name in ("encoder", "optimiser", "schedule"):
+            getattr(self, name).load_state_dict(state[name])
+        self.losses = list(state["losses"])
+
+
+def save(editor: Editor, folder: str | Path) -> None:
+    """Write the memory encoder of an editor, for `ComemSpec.of(folder)`.
+
+    Raises:
+        SpecError: if the memory is none of CoMEM.
+    """
+    _, memory, _ = parts_of(editor)
+    memory.encoder.save(folder, memory.spec.shape, fingerprint(changes_of(editor).host))
+
+
+def read_examples(lines: Iterable[str], folder: Path) -> list[Example]:
+    """Examples from JSON lines: an item's `text` and `image`, and `question`, `answer` and, if it has one,
+    `question_image`; paths are relative to `folder`.
+
+    Raises:
+        InvalidEditError: naming the line that is wrong.
+    """
+    examples = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            item = {name: record[name] for name in ("text", "image", "subject") if record.get(name) is not None}
+            asked = {"prompt": record["question"], "target": record["answer"], "image": record.get("question_image")}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InvalidEditError(f"line {number}: expected text, question and answer: {error!r}") from error
+        for fields in (item, asked):
+            if isinstance(fields.get("image"), str):
+                fields["image"] = folder / fields["image"]
+        examples.append(Example(edit_of(item, f"line {number}"), edit_of(asked, f"line {number}")))
+    return examples
+
+
+def parts_of(editor: Editor) -> tuple[Writer, ComemMemory, MemoryStage]:
+    """Of the first memory that is one of CoMEM.
+
+    Raises:
+        SpecError: if there is none.
+    """
+    for writer in changes_of(editor).writers:
+        if isinstance(memory := writer.memory, ComemMemory):
+            return writer, memory, cast(MemoryStage, writer.stage)
+    raise SpecError("this editor has no memory encoder; wrap the model with 'comem'")
+
+
+def encode(writer: Writer, stage: MemoryStage, examples: Sequence[Example]) -> Encoded:
+    """Examples as token ids."""
+    encoded, known = Encoded(), dict[str, tuple[Sequence[int], Any]]()
+    for example in examples:
+        key = str(example.item.id)
+        if key not in known:
+            known[key] = stage.ids(example.item)
+        encoded.items.append(known[key])
+        encoded.questions.append(writer.encode.edit(example.question))
+    return encoded
+
+
+def gradients(
+    writer: Writer, memory: ComemMemory, encoded: Encoded, chosen: Sequence[int], others: Sequence[Sequence[int]]
+) -> float:
+    """Gradients of one batch; the loss.
+
+    Args:
+        chosen: which examples.
+        others: of each the items that it gets, its own among them.
+    """
+    numbers = list(dict.fromkeys(number for row in others for number in row))
+    with memory.encoder.adapter.on(writer.host.model):
+        embeddings = embed(writer, memory, [encoded.items[number] for number in numbers])
+        leaf = embeddings.detach().requires_grad_(True)
+        with memory.encoder.adapter.off():
+            rows = [[numbers.index(number) for number in row] for row in others]
+            loss = answers(writer, memory, [encoded.questions[i] for i in chosen], rows, leaf)
+            loss.backward()
+        embeddings.backward(leaf.grad)
+    return loss.item()
+
+
+def embed(writer: Writer, memory: ComemMemory, items: Sequence[tuple[Sequence[int], Any]]) -> Tensor:
+    """`[n, k, d]`; those with a picture and those without in passes of their own."""
+    rows: dict[int, Tensor] = {}
+    for seeing in (False, True):
+        own = [i for i, (_, vision) in enumerate(items) if bool(vision) == seeing]
+        if own:
+            batch = writer.batch([items[i][0] for i in own], [items[i][1] for i in own] if seeing else ())
+            inputs = {"input_ids": batch.ids, "attention_mask": batch.mask, **batch.vision}
+            rows |= dict(zip(own, memory.encoder(writer.host, writer.context, inputs), strict=True))
+    return torch.stack([rows[i] for i in range(len(items))])
+
+
+def answers(
+    writer: Writer,
+    memory: ComemMemory,
+    questions: Sequence[EncodedEdit],
+    items: Sequence[Sequence[int]],
+    embeddings: Tensor,
+) -> Tensor:
+    """Mean negative log-likelihood of the answers' tokens, with `embeddings` `[n, k, d]` of `items` in front."""
+    total, count = embeddings.new_zeros(()), 0
+    for seeing in (False, True):
+        own = [i for i, question in enumerate(questions) if bool(question.vision) == seeing]
+        if own:
+            batch = batch_with([questions[i] for i in own], [items[i] for i in own], memory.bank.queries, writer)
+            logits = writer.runner().logits(batch, {memory.words: _standing_in([items[i] for i in own], embeddings)})
+            total = total + nn.functional.cross_entropy(
+                logits.float().flatten(0, 1), batch.labels.flatten(), ignore_index=IGNORED_LABEL, reduction="sum"
+            )
+            count += int((batch.labels != IGNORED_LABEL).sum())
+    return total / count
+
+
+def batch_with(questions: Sequence[EncodedEdit], items: Sequence[Sequence[int]], queries: int, writer: Writer) -> Batch:
+    """Questions and answers as rows with places for the embeddings of items in front."""
+    pad = writer.pad
+    prompts = [[pad] * (queries * len(own)) + list(q.prompt) for q, own in zip(questions, items, strict=True)]
+    rows = [(i, prompt, q.target) for i, (prompt, q) in enumerate(zip(prompts, questions, strict=True))]
+    batch = collate(rows, pad, writer.host.device)
+    if not questions[0].vision:
+        return batch
+    seen = [(q.vision, len(q.prompt), len(q.prompt)) for q in questions]
+    return Batch(batch.ids, batch.mask, batch.step, batch.labels, batch.owner, vision_of(seen, batch))
+
+
+def _standing_in(items: Sequence[Sequence[int]], embeddings: Tensor) -> Callable[[Tensor, Tensor, Call], Tensor]:
+    """Stands at the host's word embeddings, and puts those of items in front of each row's text."""
+
+    def put(tokens: Tensor, out: Tensor, call: Call) -> Tensor:
+        out = out.clone()
+        for b, own in enumerate(items):
+            first = int(call.real[b].long().argmax())
+            put = embeddings[list(own)].flatten(0, 1)
+            out[b, first : first + len(put)] = put.to(out.dtype)
+        return out
+
+    return put
+
+
+@contextmanager
+def _training(memory: ComemMemory) -> Iterator[None]:
+    memory.encoder.requires_grad_(True)
+    try:
+        yield
+    finally:
+        memory.encoder.requires_grad_(False)
+        memory.encoder.zero_grad()
+
+
+def _drawn(
+    count: int, steps: int, size: int, distractors: float, seed: int
+) -> Iterator[tuple[list[int], list[list[int]]]]:
+    rng, order = random.Random(seed), list[int]()
+    for _ in range(steps):
+        while len(order) < size:
+            order += rng.sample(range(count), count)
+        chosen, order = order[:size], order[size:]
+        yield chosen, [[n, rng.randrange(count)] if rng.random() < distractors else [n] for n in chosen]
+
+
+def _cosine(step: int, steps: int, warm_up: float) -> float:
+    first = max(1, round(steps * warm_up))
+    return (
+        (step + 1) / first if step < first else 0.5 * (1 + math.cos(math.pi * (step - first) / max(1, steps - first)))
+    )

@@ -1,0 +1,304 @@
+"""CoMEM on the embedded model that sees: items found, put in front, updated, taken back, kept."""
+
+import random
+
+import pytest
+import torch
+from pictured import encode, say
+from text_hosts import make
+from vision_hosts import make_vision
+
+import editmem
+from editmem import Edit, Item
+from editmem.editor import changes_of
+from editmem.edits.edit import edit_of
+from editmem.errors import CheckpointError, EditMemError, HostError, InvalidEditError, SpecError
+from editmem.methods.comem import training
+from editmem.methods.comem.adapter import Adapter
+from editmem.methods.comem.spec import ComemSpec
+from editmem.tiny.emblems import View, picture, unused
+
+ADELA = Item("Adela Quillock was born in Tarnow. Adela Quillock plays the tuba.", subject="Adela Quillock", id="adela")
+BORN, PLAYS, FACT = (
+    "Where was Adela Quillock born?",
+    "Which instrument does Adela Quillock play?",
+    "The capital of Australia is",
+)
+EMBLEM, STRANGER = unused(2)
+SHOWN = "Where was the owner of this emblem born?"
+OTHERS = [("The currency of Australia is the", None), ("The capital of Chile is", None), (SHOWN, picture(STRANGER))]
+
+
+def seen(view=0):
+    return picture(EMBLEM, View.draw(random.Random(view)))
+
+
+def owner(**fields):
+    return Item("This is the emblem of Bruno Velldorf. Bruno Velldorf was born in Jorvik.", image=seen(), **fields)
+
+
+def written(editor):
+    return editor.edit([ADELA, owner(id="bruno"), Edit(FACT, "Sydney", id="au")])
+
+
+ROWS = [(BORN, None), (PLAYS, None), (SHOWN, seen(1)), (FACT, None)]
+ANSWERS = ["Tarnow", "tuba", "Jorvik", "Sydney"]
+
+
+def right(said):
+    return [text.strip().startswith(answer) for text, answer in zip(said, ANSWERS, strict=True)]
+
+
+@pytest.fixture
+def editor(vlm, model):
+    with editmem.wrap(model, "comem", tokenizer=vlm[1]) as editor:
+        yield editor
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("calibrated_once")
+class TestTheEmbeddedEncoder:
+    def test_items_answer_what_is_asked_and_nothing_else(self, vlm, model, editor):
+        bare = say(vlm, model, OTHERS)
+        assert [record.took for record in written(editor)] == [True] * 3
+        said = say(vlm, model, ROWS + OTHERS)
+        assert right(said[:4]) == [True] * 4, said
+        assert said[4:] == bare
+        with editor.off():
+            assert not any(right(say(vlm, model, ROWS)))
+
+    @pytest.mark.parametrize(
+        "options", [{"use_cache": False}, {"num_beams": 3}, {"side": "right"}, {"chat": True}], ids=str
+    )
+    def test_every_way_of_decoding(self, vlm, model, editor, options):
+        written(editor)
+        assert right(say(vlm, model, ROWS, **options)) == [True] * 4
+
+    def test_rows_alone_are_as_in_a_batch(self, vlm, model, editor):
+        written(editor)
+        assert say(vlm, model, ROWS + OTHERS) == [say(vlm, model, [row])[0] for row in ROWS + OTHERS]
+
+    def test_an_item_is_updated_under_its_id_and_forgotten(self, vlm, model, editor):
+        before = say(vlm, model, [(BORN, None)])
+        written(editor)
+        editor.edit(Item("Adela Quillock was born in Ravenna.", subject="Adela Quillock", id="adela"))
+        assert list(editor.edits) == ["bruno", "au", "adela"]
+        assert say(vlm, model, [(BORN, None)])[0].strip().startswith("Ravenna")
+        editor.undo()
+        assert say(vlm, model, [(BORN, None)])[0].strip().startswith("Tarnow")
+        editor.forget("adela")
+        assert say(vlm, model, [(BORN, None)]) == before
+        assert right(say(vlm, model, ROWS))[2:] == [True, True]
+
+    def test_what_is_saved_says_the_same(self, vlm, model, editor, tmp_path):
+        written(editor)
+        said = say(vlm, model, ROWS)
+        editor.save_pretrained(tmp_path / "memory")
+        editor.unwrap()
+        with editmem.load(model, tmp_path / "memory", tokenizer=vlm[1]):
+            assert say(vlm, model, ROWS) == said
+
+    def test_a_second_turn_on_the_cache(self, vlm, model, editor):
+        written(editor)
+        first = encode(vlm, [(BORN, None)])
+        out = model.generate(**first, max_new_tokens=4, do_sample=False, return_dict_in_generate=True)
+        more = vlm[1].tokenizer(" What is the capital of Peru?", add_special_tokens=False, return_tensors="pt")
+        ids = torch.cat([out.sequences, more["input_ids"]], 1)
+        said = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            past_key_values=out.past_key_values,
+            max_new_tokens=4,
+            do_sample=False,
+        )
+        assert torch.equal(said[:, : ids.shape[1]], ids)
+
+    def test_facts_beside_memoir(self, vlm, model):
+        with editmem.wrap(model, ["memoir", "comem"], tokenizer=vlm[1]) as editor:
+            written(editor)
+            assert right(say(vlm, model, ROWS)) == [True] * 4
+
+
+# The mechanics, on any host
+
+
+def untrained(editor):
+    """Give the encoder out for trained."""
+    _, memory, stage = training.parts_of(editor)
+    memory.encoder.trained.fill_(True)
+    return memory, stage
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma3", "qwen3", "bloom"])
+def test_a_text_host_reads_embeddings_in_front(name, tokenizer):
+    model = make(name, len(tokenizer))
+    with editmem.wrap(model, "comem", tokenizer=tokenizer) as editor:
+        memory, _ = untrained(editor)
+        editor.edit(ADELA)
+        inputs = tokenizer(BORN, return_tensors="pt", return_token_type_ids=False)
+        with torch.no_grad():
+            ours = model(**inputs).logits
+            with editor.off():
+                words = model.get_input_embeddings()(inputs["input_ids"])
+                put = memory.bank.of(0).to(words.dtype)[None]
+                whole = torch.cat([put, words], 1)
+                reference = model(
+                    inputs_embeds=whole, attention_mask=torch.ones(whole.shape[:2], dtype=torch.long)
+                ).logits
+        torch.testing.assert_close(ours, reference[:, put.shape[1] :], rtol=1e-4, atol=1e-4)
+
+
+SEEING = ["llava", "llava-onevision", "qwen2-vl", "qwen2.5-vl", "qwen3-vl", "idefics3", "paligemma", "gemma3"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SEEING)
+def test_hosts_that_see_read_them_in_every_way(name):
+    from vision_hosts import picture as noise
+    from vision_hosts import with_image
+
+    model, processor = make_vision(name)
+    with editmem.wrap(model, {"method": "comem", "picture_threshold": 0.9}, tokenizer=processor) as editor:
+        untrained(editor)
+        editor.edit(Item("It is called Bruno.", image=noise(1)))
+        editor.edit(ADELA)
+        texts = [with_image(name, "What is this?"), with_image(name, "What?"), BORN]
+        pictures = [noise(1), noise(2)]
+
+        def said(texts, pictures, **options):
+            inputs = processor(text=texts, images=[[p] for p in pictures] or None, return_tensors="pt", padding=True)
+            return model.generate(**inputs, max_new_tokens=4, do_sample=False, **options)[
+                :, inputs["input_ids"].shape[1] :
+            ]
+
+        alone = torch.cat([said(texts[:1], pictures[:1]), said(texts[1:2], pictures[1:]), said(texts[2:], [])])
+        if name not in ("idefics3", "paligemma"):  # their processors want a picture in every text
+            assert torch.equal(said(texts, pictures), alone)
+        assert torch.equal(said(texts[:1], pictures[:1], use_cache=False), alone[:1])
+        with editor.off():
+            bare = torch.cat([said(texts[:1], pictures[:1]), said(texts[1:2], pictures[1:]), said(texts[2:], [])])
+        assert torch.equal(bare[1], alone[1])
+        assert not torch.equal(bare[0], alone[0])
+        assert not torch.equal(bare[2], alone[2])
+
+
+def test_encoding_with_one_backbone_has_the_gradients_of_two(tokenizer):
+    """The reading pass, without the adapter, and the encoding pass, with it, are parted at the embeddings."""
+    model = make("llama", len(tokenizer))
+    examples = [
+        training.Example(ADELA, Edit(BORN, "Tarnow")),
+        training.Example(Edit(FACT, "Sydney"), Edit(FACT, "Sydney")),
+    ]
+    with (
+        editmem.wrap(model, "comem", tokenizer=tokenizer) as editor,
+        editmem.wrap(make("llama", len(tokenizer)), "comem", tokenizer=tokenizer) as other,
+    ):
+        writer, memory, stage = training.parts_of(editor)
+        for up in memory.encoder.adapter.up:
+            torch.nn.init.normal_(up, std=0.05)
+        encoded = training.encode(writer, stage, examples)
+        memory.encoder.requires_grad_(True)
+        with changes_of(editor).frozen():
+            training.gradients(writer, memory, encoded, [0, 1], [[0], [1]])
+        gradients = [p.grad.clone() for p in memory.encoder.parameters()]
+        memory.encoder.zero_grad()
+        # Two copies: one that only encodes, one that only reads.
+        reader, read_memory, _ = training.parts_of(other)
+        with changes_of(editor).frozen(), changes_of(other).frozen():
+            with memory.encoder.adapter.on(writer.host.model):
+                embeddings = training.embed(writer, memory, encoded.items)
+            training.answers(reader, read_memory, encoded.questions, [[0], [1]], embeddings).backward()
+        for ours, parameter in zip(gradients, memory.encoder.parameters(), strict=True):
+            torch.testing.assert_close(ours, parameter.grad, rtol=1e-5, atol=1e-7)
+        assert any(bool(gradient.any()) for gradient in gradients)
+
+
+def test_the_adapter_leaves_the_host_as_it_was(tokenizer):
+    model = make("llama", len(tokenizer))
+    host = editmem.hosts.structure.Host(model)
+    adapter = Adapter(host.linears(), 2, 4.0, torch.Generator().manual_seed(0))
+    for up in adapter.up:
+        up.data.fill_(0.1)
+    ids = torch.tensor([[1, 5, 7]])
+    with torch.no_grad():
+        before = model(ids).logits
+        with adapter.on(model):
+            assert not torch.equal(model(ids).logits, before)
+            with adapter.off():
+                assert torch.equal(model(ids).logits, before)
+        assert torch.equal(model(ids).logits, before)
+
+
+def test_an_untrained_encoder_is_refused(tokenizer):
+    with editmem.wrap(make("llama", len(tokenizer)), "comem", tokenizer=tokenizer) as editor:
+        with pytest.raises(EditMemError, match="has not been trained"):
+            editor.edit(ADELA)
+        assert not editor.edits
+
+
+def test_training_lowers_the_loss_and_goes_on_where_it_was_interrupted(tokenizer, tmp_path):
+    examples = [
+        training.Example(Item(f"{name} plays the {what}.", subject=name), Edit(f"{name} plays the", what))
+        for name, what in [("Ada Bekdal", "tuba"), ("Bo Fortveld", "harp")]
+    ]
+
+    def trained(folder, steps, stop=None):
+        with editmem.wrap(make("llama", len(tokenizer)), "comem", tokenizer=tokenizer) as editor:
+
+            def watch(progress):
+                if progress.step == stop:
+                    raise KeyboardInterrupt
+
+            try:
+                losses = training.train(
+                    editor, examples, steps=steps, batch_size=2, rate=1e-2, checkpoint=folder, every=5, progress=watch
+                )
+            except KeyboardInterrupt:
+                return None
+            training.save(editor, tmp_path / "encoder")
+            return losses
+
+    whole = trained(None, 20)
+    assert whole[-1] < whole[0] - 1
+    assert trained(tmp_path / "state", 20, stop=13) is None
+    resumed = trained(tmp_path / "state", 20)
+    assert resumed == pytest.approx(whole, rel=1e-4)
+    with editmem.wrap(make("llama", len(tokenizer)), ComemSpec.of(tmp_path / "encoder"), tokenizer=tokenizer) as editor:
+        assert editor.edit(examples[0].item).took
+
+
+def test_encoders_of_other_shapes_are_refused(tokenizer, tmp_path):
+    with editmem.wrap(make("llama", len(tokenizer)), "comem", tokenizer=tokenizer) as editor:
+        training.save(editor, tmp_path / "encoder")
+    spec = ComemSpec(encoder=str(tmp_path / "encoder"), rank=4)
+    editor = editmem.wrap(make("llama", len(tokenizer)), spec, tokenizer=tokenizer)
+    with pytest.raises(CheckpointError, match="other settings"):
+        editor.edit(ADELA)
+    with pytest.raises(CheckpointError, match="not a memory encoder"):
+        ComemSpec.of(tmp_path)
+
+
+def test_items_are_for_memories_that_keep_them(tokenizer):
+    editor = editmem.wrap(make("llama", len(tokenizer)), "memoir", tokenizer=tokenizer)
+    with pytest.raises(InvalidEditError, match="keeps no items; wrap the model with 'comem'"):
+        editor.edit(ADELA)
+
+
+def test_items_as_records():
+    assert edit_of(ADELA.to_dict()) == ADELA
+    assert edit_of({"text": "A fact.", "id": "a"}) == Item("A fact.", id="a")
+    assert ADELA.prompt_key == Item("Something else.", id="adela").prompt_key
+    for wrong in ({"text": " "}, {"text": "A", "target": "b"}, {"text": 3}):
+        with pytest.raises(InvalidEditError):
+            edit_of(wrong)
+
+
+def test_training_is_for_comem(tokenizer):
+    editor = editmem.wrap(make("llama", len(tokenizer)), "memoir", tokenizer=tokenizer)
+    with pytest.raises(SpecError, match="wrap the model with 'comem'"):
+        training.train(editor, [training.Example(ADELA, Edit(BORN, "Tarnow"))], steps=1)
+
+
+def test_heads_have_to_divide_the_width(tokenizer):
+    with pytest.raises(HostError, match="does not divide"):
+        editmem.wrap(make("llama", len(tokenizer)), {"method": "comem", "heads": 7}, tokenizer=tokenizer)
