@@ -167,6 +167,8 @@ def scale(
 STUDIES = {
     "aliases": "Other names of what was edited: which does the default router find?",
     "asking": "What the router on questions finds and leaves alone, on a real tokenizer.",
+    "comem": "What CoMEM's items answer on the embedded vision-language model, and what is left alone.",
+    "comem-real": "Train CoMEM's encoder for a real language model, and see what its items answer.",
     "connector": "Train a connector for the embedded vision-language model.",
     "counterfact": "Real facts, edited in sequence, on a model that knows them.",
     "main-job": "The main job, measured as users meet it: greedy answers after the last edit.",

@@ -5,6 +5,7 @@ import sqlite3
 
 import pytest
 import torch
+from encoders import comem
 from greedy import editor_says as say
 from pictured import NAMING, A, B, seen
 from pictured import OTHER as OTHER_OWNER
@@ -18,6 +19,7 @@ from editmem.edits.history import Ledger
 from editmem.errors import EditMemError, LedgerError
 from editmem.hosts import swapped
 from editmem.lookup import external, pictures
+from editmem.methods.comem import bank
 from editmem.methods.memeic import adapters
 from editmem.methods.memoir import shared_matrix
 from editmem.methods.wise import descent
@@ -37,6 +39,7 @@ METHODS = {
     "wise": {"method": "wise", "threshold": 0.98, "strength": 6.0, "renderings": False, "steps": 3, "shard_edits": 2},
     "wise-sgd": {"method": "wise", "training": "sgd", "renderings": False, "steps": 3, "shard_edits": 2},
     "external": "external",
+    "comem": "comem",
     "adapters": {"method": "dual-adapters", "steps": 2, "start": 1.0},
     "shared-adapters": {"method": "dual-adapters", "storage": "shared", "steps": 2, "start": 1.0},
 }
@@ -55,6 +58,7 @@ STEPS = {
     "rows": (rows.Rows, "append"),
     "put": (rows.Rows, "put"),
     "replaced": (rows.Rows, "replace"),
+    "bank": (bank.MemoryBank, "append"),
     "erased": (writing.Writer, "drop"),
     "checked": (fit.Runner, "logits"),
     "record": (writing.Writer, "record"),
@@ -101,7 +105,9 @@ def fuse(monkeypatch):
 @pytest.fixture(params=METHODS)
 def editor(request, tokenizer, tmp_path):
     model = make("llama", len(tokenizer))
-    with editmem.wrap(model, METHODS[request.param], tokenizer=tokenizer, ledger=tmp_path / "ledger") as editor:
+    spec = METHODS[request.param]
+    spec = comem(tmp_path / "encoder", model, tokenizer) if spec == "comem" else spec
+    with editmem.wrap(model, spec, tokenizer=tokenizer, ledger=tmp_path / "ledger") as editor:
         editor.edit([FIRST, SECOND])
         yield editor
 

@@ -213,6 +213,26 @@ def test_encoding_with_one_backbone_has_the_gradients_of_two(tokenizer):
         assert any(bool(gradient.any()) for gradient in gradients)
 
 
+def test_more_items_than_two_in_front(tokenizer):
+    """All that are about whom the prompt names, each once, whichever way it could be found."""
+    model = make("llama", len(tokenizer))
+    texts = [
+        f"Adela Quillock {what}." for what in ("was born in Tarnow", "plays the tuba", "speaks Welsh", "is a nurse")
+    ]
+    for most, found in ((2, 1), (3, 3), (10, 4)):
+        with editmem.wrap(model, {"method": "comem", "items": most}, tokenizer=tokenizer) as editor:
+            memory, stage = untrained(editor)
+            editor.edit([Item(text, subject="Adela Quillock") for text in texts])
+            inputs = tokenizer([BORN, "Why is the sky blue?"], return_tensors="pt", padding=True)
+            real = inputs["attention_mask"].bool()
+            items = stage.find(inputs["input_ids"], real, real.sum(1), {})[0]["items"]
+            own = [row for row in items[0].tolist() if row >= 0]
+            assert len(own) == len(set(memory.bank.entries.data[own].tolist())) == found
+            assert items[1].tolist() == [-1] * items.shape[1]
+            longer = stage.read(dict(inputs), None, True).inputs["attention_mask"].sum(1)
+            assert (longer - real.sum(1)).tolist() == [8 * found, 0]
+
+
 def test_the_adapter_leaves_the_host_as_it_was(tokenizer):
     model = make("llama", len(tokenizer))
     host = editmem.hosts.structure.Host(model)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from editmem.edits.edit import EditRecord
+from editmem.edits.edit import Edit, EditRecord
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,19 @@ class Explanation:
     def __str__(self) -> str:
         lines = [f"{self.prompt!r}: " + (f"edit {self.edit.id} acts" if self.edit else "no edit acts")]
         if self.recognised is not None:
-            lines.append(f"  the picture is that of edit {self.recognised.id}: {self.recognised.edit.target!r}")
+            lines.append(f"  the picture is that of edit {self.recognised.id}: {_said(self.recognised.edit)}")
         for candidate in self.candidates:
             parts = "".join(f", {name} {value:.3f}" for name, value in candidate.parts.items())
             rate = candidate.record.false_match_rate
             parts += "" if rate is None else f", other questions matched {rate:.1%}"
             lines.append(
                 f"  {candidate.score:.3f} (threshold {candidate.threshold:.3f}{parts})  {candidate.record.id}  "
-                f"{candidate.record.edit.prompt!r} -> {candidate.record.edit.target!r}"
+                + (f"{candidate.record.edit.prompt!r} -> " if candidate.record.edit.target else "")
+                + _said(candidate.record.edit)
             )
         return "\n".join(lines)
+
+
+def _said(edit: Edit) -> str:
+    """The answer of an edit, or what an item says."""
+    return repr(edit.target or edit.text or "a picture")

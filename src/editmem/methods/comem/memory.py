@@ -22,6 +22,10 @@ if TYPE_CHECKING:  # a spec makes its memory
     from editmem.methods.comem.spec import ComemSpec
 
 
+ROWS = 4
+"""Most rows that an item may be found by: its picture and its text, each as plain text and as a turn of a chat."""
+
+
 class ComemMemory(LookedUpMemory):
     """Items, one row for each rendering, and their embeddings.
 
@@ -87,8 +91,26 @@ class ComemMemory(LookedUpMemory):
         shown = torch.where(known & (found.visual >= 0), found.visual, -1)
         said = found.textual
         items = torch.stack([torch.where(said >= 0, said, shown), torch.where(said >= 0, shown, -1)], 1)
+        if self.spec.items > items.shape[1]:
+            items = self._further(items, prompts)
         items = items[:, : self.spec.items]
         return {"visual": shown, "textual": said, "items": items, "acting": items[:, 0]}
+
+    def _further(self, items: Tensor, prompts: Prompts) -> Tensor:
+        """Behind the items `[B, n]` that were found, those of other rows that reach their thresholds, nearest first.
+
+        What one item is found by may be several rows; each item comes once.
+        """
+        rows = []
+        for own, matches in zip(items.tolist(), self.match(prompts, ROWS * self.spec.items), strict=True):
+            near = [match.row for match in matches if match.score >= match.threshold]
+            found = [row for row in own if row >= 0] + [row for row in near if bool(self.bank.wholes.data[row])]
+            first: dict[int, int] = {}
+            for row in found:
+                first.setdefault(int(self.bank.entries.data[row]), row)
+            chosen = list(first.values())[: self.spec.items]
+            rows.append(chosen + [-1] * (self.spec.items - len(chosen)))
+        return torch.tensor(rows, device=items.device)
 
     # Writing
 

@@ -25,7 +25,8 @@ class ComemSpec(LookupSpec):
     Attributes:
         encoder: the folder of a trained `MemoryEncoder`; None for the built-in one where the host is the embedded
             vision-language model, and an untrained one elsewhere. Once edits are saved it is saved with them.
-        items: most items that are put in front of a prompt (paper: 10): that of the question, that of the picture.
+        items: most items that are put in front of a prompt: that of the question, that of the picture, and then others
+            that are found by either, nearest first (paper: 10, by picture).
         queries: embeddings of an item, k (paper: 8).
         depth, heads: of the resampler (paper's code: 8, 16).
         rank, alpha: of the encoder's LoRA (paper's code: 16, 32).
@@ -50,7 +51,7 @@ class ComemSpec(LookupSpec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_ranges(self, items=(1, 2), queries=(1, 1024), depth=(1, 64), heads=(1, 256), rank=(1, 4096))
+        check_ranges(self, items=(1, 64), queries=(1, 1024), depth=(1, 64), heads=(1, 256), rank=(1, 4096))
 
     @property
     def shape(self) -> dict[str, Any]:

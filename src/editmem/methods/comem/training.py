@@ -61,10 +61,17 @@ class Progress:
 
 @dataclass
 class Encoded:
-    """Examples as token ids, worked out once."""
+    """Examples as token ids, worked out once.
+
+    Attributes:
+        items: each different item, as `MemoryStage.ids`.
+        questions: of each example.
+        item: of each example, which item is its own.
+    """
 
     items: list[tuple[Sequence[int], Any]] = field(default_factory=list)
     questions: list[EncodedEdit] = field(default_factory=list)
+    item: list[int] = field(default_factory=list)
 
 
 @lasting
@@ -85,9 +92,10 @@ def train(
 ) -> list[float]:
     """Train the memory encoder of an editor with a "comem" memory on answers to questions (CoMEM, section 3.3).
 
-    The loss is the cross-entropy of the answer's tokens; the host is frozen, and encodes with the adapter and reads
-    without it. The passes are parted at the embeddings, so that blocks that run anew in a backward pass run as they
-    did in the forward one. What is in the bank already stays as it was encoded.
+    The loss is the cross-entropy of the answer's tokens; examples of one item are drawn together, and share its
+    encoding. The host is frozen, and encodes with the adapter and reads without it. The passes are parted at the
+    embeddings, so that blocks that run anew in a backward pass run as they did in the forward one. What is in the bank
+    already stays as it was encoded.
 
     Args:
         editor: of the host; its memory should hold nothing yet.
@@ -115,7 +123,7 @@ def train(
             "a memory encoder is trained on questions and the items that answer them; none were given"
         )
     encoded, loop = encode(writer, stage, examples), _Loop(memory, steps, rate, weight_decay, warm_up, checkpoint)
-    batches, start = _drawn(len(examples), steps, batch_size, distractors, seed), time.perf_counter()
+    batches, start = _drawn(encoded.item, steps, batch_size, distractors, seed), time.perf_counter()
     with changes_of(editor).slots.gate.editing(), torch.enable_grad(), changes_of(editor).frozen(), _training(memory):
         for step, (chosen, others) in enumerate(batches, 1):
             if step <= len(loop.losses):
@@ -212,12 +220,13 @@ def parts_of(editor: Editor) -> tuple[Writer, ComemMemory, MemoryStage]:
 
 def encode(writer: Writer, stage: MemoryStage, examples: Sequence[Example]) -> Encoded:
     """Examples as token ids."""
-    encoded, known = Encoded(), dict[str, tuple[Sequence[int], Any]]()
+    encoded, known = Encoded(), dict[str, int]()
     for example in examples:
         key = str(example.item.id)
         if key not in known:
-            known[key] = stage.ids(example.item)
-        encoded.items.append(known[key])
+            known[key] = len(encoded.items)
+            encoded.items.append(stage.ids(example.item))
+        encoded.item.append(known[key])
         encoded.questions.append(writer.encode.edit(example.question))
     return encoded
 
@@ -313,14 +322,21 @@ def _training(memory: ComemMemory) -> Iterator[None]:
 
 
 def _drawn(
-    count: int, steps: int, size: int, distractors: float, seed: int
+    item: Sequence[int], steps: int, size: int, distractors: float, seed: int
 ) -> Iterator[tuple[list[int], list[list[int]]]]:
-    rng, order = random.Random(seed), list[int]()
+    """Batches of examples, those of one item together; and of each the items that it gets, its own first."""
+    rng, order, groups = random.Random(seed), list[int](), dict[int, list[int]]()
+    for example, own in enumerate(item):
+        groups.setdefault(own, []).append(example)
     for _ in range(steps):
         while len(order) < size:
-            order += rng.sample(range(count), count)
+            order += [example for own in rng.sample(list(groups), len(groups)) for example in groups[own]]
         chosen, order = order[:size], order[size:]
-        yield chosen, [[n, rng.randrange(count)] if rng.random() < distractors else [n] for n in chosen]
+        others = [rng.choice(item) if rng.random() < distractors else None for _ in chosen]
+        yield (
+            chosen,
+            [[item[n]] if other is None else [item[n], other] for n, other in zip(chosen, others, strict=True)],
+        )
 
 
 def _cosine(step: int, steps: int, warm_up: float) -> float:
