@@ -262,7 +262,7 @@ def test_training_lowers_the_loss_and_goes_on_where_it_was_interrupted(tokenizer
         for name, what in [("Ada Bekdal", "tuba"), ("Bo Fortveld", "harp")]
     ]
 
-    def trained(folder, steps, stop=None):
+    def trained(folder, steps, stop=None, **options):
         with editmem.wrap(make("llama", len(tokenizer)), "comem", tokenizer=tokenizer) as editor:
 
             def watch(progress):
@@ -270,15 +270,15 @@ def test_training_lowers_the_loss_and_goes_on_where_it_was_interrupted(tokenizer
                     raise KeyboardInterrupt
 
             try:
-                losses = training.train(
-                    editor, examples, steps=steps, batch_size=2, rate=1e-2, checkpoint=folder, every=5, progress=watch
-                )
+                options |= {"steps": steps, "batch_size": 2, "rate": 1e-2, "checkpoint": folder, "every": 5}
+                losses = training.train(editor, examples, progress=watch, **options)
             except KeyboardInterrupt:
                 return None
             training.save(editor, tmp_path / "encoder")
             return losses
 
     whole = trained(None, 20)
+    assert trained(None, 3, distil=0.5) != whole[:3]
     assert whole[-1] < whole[0] - 1
     assert trained(tmp_path / "state", 20, stop=13) is None
     resumed = trained(tmp_path / "state", 20)

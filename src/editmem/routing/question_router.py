@@ -109,8 +109,9 @@ class QuestionRouter(Router):
         return [Kept(matches, self._rate_of(first + number)) for number, matches in enumerate(alike)]
 
     def _rate_of(self, row: int) -> float | None:
-        """The estimated share of other questions about an edit's subject that match it."""
-        return rate_at(float(self.limits.used[row])) if self.asking is None else None
+        """The estimated share of other questions about an edit's subject that match it; None for an item."""
+        threshold = float(self.limits.used[row])
+        return None if self.asking is not None or threshold == ANYTHING else rate_at(threshold)
 
     def _ask_for(self, vectors: Tensor, kind: Tensor, edit: EncodedEdit) -> None:
         """Keep the questions of one more edit; it is not for the last ones, the `unlike` of them."""
@@ -313,8 +314,10 @@ class QuestionRouter(Router):
         return ranked
 
     def _match(self, row: int, who: float, what: float) -> Match:
-        score = what - (1 - who) * PART
-        return Match(row, score, float(self.limits.data[row]), {"subject": who, "question": what})
+        parts, threshold = {"subject": who, "question": what}, float(self.limits.data[row])
+        if threshold == ANYTHING:
+            return Match(row, who, PART, parts)
+        return Match(row, what - (1 - who) * PART, threshold, parts)
 
     # Keeping
 

@@ -25,6 +25,7 @@ def train(
     batch_size: Annotated[int, typer.Option(min=1)] = 16,
     rate: Annotated[float, typer.Option(help="Of AdamW, at its highest.")] = 1e-3,
     distractors: Annotated[float, typer.Option(help="Share of examples with another's item beside their own.")] = 0.15,
+    distil: Annotated[float, typer.Option(help="Share of self-distillation from the item as text.")] = 0.0,
     queries: Annotated[int, typer.Option(help="Embeddings of an item.", min=1)] = 8,
     rank: Annotated[int, typer.Option(help="Of the encoder's LoRA.", min=1)] = 16,
     checkpoint: Annotated[Path | None, typer.Option(help="Folder to go on from after an interruption.")] = None,
@@ -49,8 +50,8 @@ def train(
         model, tokenizer = load_host(host)
         with editmem.wrap(model, ComemSpec(queries=queries, rank=rank), tokenizer=tokenizer) as editor:
             training.train(
-                editor, read, steps=steps, batch_size=batch_size, rate=rate, distractors=distractors, seed=seed,
-                checkpoint=checkpoint, progress=report,
+                editor, read, steps=steps, batch_size=batch_size, rate=rate, distractors=distractors, distil=distil,
+                seed=seed, checkpoint=checkpoint, progress=report,
             )  # fmt: skip
             training.save(editor, out)
     except (EditMemError, OSError, ValueError) as error:

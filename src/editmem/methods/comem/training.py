@@ -1,5 +1,6 @@
 """Train a memory encoder: the frozen host is to answer from the embeddings of items what it would not know."""
 
+import dataclasses
 import json
 import math
 import random
@@ -22,10 +23,10 @@ from editmem.hosts.fingerprint import fingerprint
 from editmem.hosts.forward import IGNORED_LABEL, Call
 from editmem.hosts.modes import lasting
 from editmem.methods.comem.memory import ComemMemory
-from editmem.methods.comem.reading import MemoryStage
+from editmem.methods.comem.reading import MemoryStage, told
 
-CLIP = 3.0
-"""Norm to which gradients are clipped (paper's code)."""
+CLIP, WEIGHT_DECAY, WARM_UP = 3.0, 0.1, 0.03
+"""Norm that gradients are clipped to; of AdamW; share of the steps in which the rate goes up (of the paper's code)."""
 STATE = "training.pt"
 
 
@@ -67,11 +68,15 @@ class Encoded:
         items: each different item, as `MemoryStage.ids`.
         questions: of each example.
         item: of each example, which item is its own.
+        teachers: of each example the question with the item as text in front, where there is a share for them.
+        distil: the share of the loss that is self-distillation.
     """
 
     items: list[tuple[Sequence[int], Any]] = field(default_factory=list)
     questions: list[EncodedEdit] = field(default_factory=list)
     item: list[int] = field(default_factory=list)
+    teachers: list[EncodedEdit] = field(default_factory=list)
+    distil: float = 0.0
 
 
 @lasting
@@ -82,9 +87,8 @@ def train(
     steps: int,
     batch_size: int = 16,
     rate: float = 1e-3,
-    weight_decay: float = 0.1,
-    warm_up: float = 0.03,
     distractors: float = 0.0,
+    distil: float = 0.0,
     seed: int = 0,
     progress: Callable[[Progress], None] = lambda progress: None,
     checkpoint: str | Path | None = None,
@@ -103,8 +107,9 @@ def train(
         steps: optimiser steps (AdamW, cosine schedule).
         batch_size: examples in a step.
         rate: of AdamW at its highest (paper's code: 5e-5).
-        weight_decay, warm_up: of AdamW; share of the steps in which the rate goes up (paper's code: 0.1, 0.03).
         distractors: share of the examples that get the item of another one behind their own.
+        distil: share of the loss that is self-distillation: how far the answer's distribution is from what it is where
+            the host reads the item as text in the prompt.
         seed: of order and distractors.
         progress: called after every step.
         checkpoint: a folder for what is needed to go on after an interruption; one that is there is gone on from.
@@ -118,11 +123,10 @@ def train(
         InvalidEditError: if there are no examples, or one is too long for the model.
     """
     writer, memory, stage = parts_of(editor)
-    if not examples:
-        raise InvalidEditError(
-            "a memory encoder is trained on questions and the items that answer them; none were given"
-        )
-    encoded, loop = encode(writer, stage, examples), _Loop(memory, steps, rate, weight_decay, warm_up, checkpoint)
+    encoded, loop = (
+        encode(writer, stage, examples, bool(distil)),
+        _Loop(memory, steps, rate, checkpoint),
+    )
     batches, start = _drawn(encoded.item, steps, batch_size, distractors, seed), time.perf_counter()
     with changes_of(editor).slots.gate.editing(), torch.enable_grad(), changes_of(editor).frozen(), _training(memory):
         for step, (chosen, others) in enumerate(batches, 1):
@@ -139,12 +143,10 @@ def train(
 class _Loop:
     """An optimiser with its schedule, and what is needed to go on after an interruption."""
 
-    def __init__(
-        self, memory: ComemMemory, steps: int, rate: float, decay: float, warm_up: float, folder: str | Path | None
-    ) -> None:
+    def __init__(self, memory: ComemMemory, steps: int, rate: float, folder: str | Path | None) -> None:
         self.encoder, self.weights = memory.encoder, list(memory.encoder.parameters())
-        self.optimiser = torch.optim.AdamW(self.weights, lr=rate, weight_decay=decay)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, lambda step: _cosine(step, steps, warm_up))
+        self.optimiser = torch.optim.AdamW(self.weights, lr=rate, weight_decay=WEIGHT_DECAY)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, lambda step: _cosine(step, steps, WARM_UP))
         self.losses: list[float] = []
         self.folder = None if folder is None else Path(folder)
         if self.folder is not None and (self.folder / STATE).is_file():
@@ -218,9 +220,11 @@ def parts_of(editor: Editor) -> tuple[Writer, ComemMemory, MemoryStage]:
     raise SpecError("this editor has no memory encoder; wrap the model with 'comem'")
 
 
-def encode(writer: Writer, stage: MemoryStage, examples: Sequence[Example]) -> Encoded:
+def encode(writer: Writer, stage: MemoryStage, examples: Sequence[Example], distil: float = 0.0) -> Encoded:
     """Examples as token ids."""
-    encoded, known = Encoded(), dict[str, int]()
+    if not examples:
+        raise InvalidEditError("an encoder is trained on questions and the items that answer them; none were given")
+    encoded, known = Encoded(distil=distil), dict[str, int]()
     for example in examples:
         key = str(example.item.id)
         if key not in known:
@@ -228,7 +232,18 @@ def encode(writer: Writer, stage: MemoryStage, examples: Sequence[Example]) -> E
             encoded.items.append(stage.ids(example.item))
         encoded.item.append(known[key])
         encoded.questions.append(writer.encode.edit(example.question))
+        if distil:
+            encoded.teachers.append(writer.encode.edit(_with_text(example)))
     return encoded
+
+
+def _with_text(example: Example) -> Edit:
+    """The question with the item as text in front of it."""
+    prompt, text = example.question.prompt, told(example.item)
+    if isinstance(prompt, str):
+        return dataclasses.replace(example.question, prompt=f"{text} {prompt}")
+    *earlier, last = prompt
+    return dataclasses.replace(example.question, prompt=[*earlier, {**last, "content": f"{text} {last['content']}"}])
 
 
 def gradients(
@@ -246,7 +261,8 @@ def gradients(
         leaf = embeddings.detach().requires_grad_(True)
         with memory.encoder.adapter.off():
             rows = [[numbers.index(number) for number in row] for row in others]
-            loss = answers(writer, memory, [encoded.questions[i] for i in chosen], rows, leaf)
+            teachers = [encoded.teachers[i] for i in chosen] if encoded.teachers else []
+            loss = answers(writer, memory, [encoded.questions[i] for i in chosen], rows, leaf, teachers, encoded.distil)
             loss.backward()
         embeddings.backward(leaf.grad)
     return loss.item()
@@ -270,18 +286,31 @@ def answers(
     questions: Sequence[EncodedEdit],
     items: Sequence[Sequence[int]],
     embeddings: Tensor,
+    teachers: Sequence[EncodedEdit] = (),
+    distil: float = 0.0,
 ) -> Tensor:
-    """Mean negative log-likelihood of the answers' tokens, with `embeddings` `[n, k, d]` of `items` in front."""
+    """Mean negative log-likelihood of the answers' tokens, with `embeddings` `[n, k, d]` of `items` in front.
+
+    A share `distil` of it is, instead, how far the host's distribution at each token is from what it is with the items
+    as text in the prompt, `teachers` (Kullback-Leibler divergence).
+    """
     total, count = embeddings.new_zeros(()), 0
     for seeing in (False, True):
         own = [i for i, question in enumerate(questions) if bool(question.vision) == seeing]
-        if own:
-            batch = batch_with([questions[i] for i in own], [items[i] for i in own], memory.bank.queries, writer)
-            logits = writer.runner().logits(batch, {memory.words: _standing_in([items[i] for i in own], embeddings)})
-            total = total + nn.functional.cross_entropy(
-                logits.float().flatten(0, 1), batch.labels.flatten(), ignore_index=IGNORED_LABEL, reduction="sum"
-            )
-            count += int((batch.labels != IGNORED_LABEL).sum())
+        if not own:
+            continue
+        rows = [items[i] for i in own]
+        batch = batch_with([questions[i] for i in own], rows, memory.bank.queries, writer)
+        logits = writer.runner().logits(batch, {memory.words: _standing_in(rows, embeddings)}).float()
+        labels = batch.labels.flatten()
+        loss = nn.functional.cross_entropy(logits.flatten(0, 1), labels, ignore_index=IGNORED_LABEL, reduction="sum")
+        if teachers:
+            read = batch_with([teachers[i] for i in own], [[] for _ in own], memory.bank.queries, writer)
+            with torch.no_grad():
+                wanted = writer.runner().logits(read, {}).float().log_softmax(-1)
+            apart = nn.functional.kl_div(logits.log_softmax(-1), wanted, reduction="none", log_target=True).sum(-1)
+            loss = (1 - distil) * loss + distil * apart.flatten()[labels != IGNORED_LABEL].sum()
+        total, count = total + loss, count + int((labels != IGNORED_LABEL).sum())
     return total / count
 
 
