@@ -72,11 +72,11 @@ class Case:
         return editor
 
     def say(self, prompt):
-        return say(self.host, self.words, prompt, tokens=4, **self.options)
+        return say(self.host, self.words, prompt, tokens=6, **self.options)
 
     def said_together(self, prompts):
         inputs = self.words(prompts, return_tensors="pt", padding=True, return_token_type_ids=False)
-        ids = self.host.generate(**inputs, max_new_tokens=4, do_sample=False, **self.options)
+        ids = self.host.generate(**inputs, max_new_tokens=6, do_sample=False, **self.options)
         said = self.words.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         return [text.strip() for text in said]
 

@@ -196,10 +196,12 @@ class Host:
         return sites
 
     def linears(self) -> list[SiteInfo]:
-        """All linear maps of the model, vision tower included, but for its output embeddings."""
-        head, sites = self.model.get_output_embeddings(), []
+        """All linear maps of the model, vision tower included, but for its output embeddings; with adapters around one
+        of them, that as a whole."""
+        head, sites = self.model.get_output_embeddings(), list[SiteInfo]()
         for path, module in self.model.named_modules():
-            if module is not head and (widths := linear_widths(module)) is not None:
+            inside = bool(sites) and path.startswith(f"{sites[-1].path}.")
+            if not inside and module is not head and (widths := linear_widths(module)) is not None:
                 block = re.match(re.escape(self.blocks_path) + r"\.(\d+)\.", path)
                 sites.append(SiteInfo(path, int(block[1]) if block else -1, *widths, block[0][:-1] if block else ""))
         return sites

@@ -1,16 +1,18 @@
 """Read prompts before the host does: find items for them, and make places for their embeddings in front."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
 from editmem.editing.encoder import PICTURE
+from editmem.editing.writer import Writer
 from editmem.edits.edit import Edit, EncodedEdit
 from editmem.errors import EditMemError
 from editmem.lookup.stage import NEW, LookupStage, Row
 from editmem.memory import Desk, Prompts
+from editmem.methods.comem.refining import refined
 from editmem.text.seams import join
 
 if TYPE_CHECKING:  # the memory makes its stage
@@ -53,8 +55,10 @@ class MemoryStage(LookupStage):
                 "the memory encoder of this host has not been trained, so that items would say nothing: give one that "
                 "was, ComemSpec(encoder=folder), or train it with `python -m editmem.methods.comem train`"
             )
-        by_id = {str(rendering.edit.id): rendering.edit for rendering in edits}
-        vectors = torch.cat([self.encode(edit) for edit in by_id.values()])
+        by_id: dict[str, list[EncodedEdit]] = {}
+        for rendering in edits:
+            by_id.setdefault(str(rendering.edit.id), []).append(rendering)
+        vectors = torch.cat([self._written(renderings) for renderings in by_id.values()])
         numbers = {edit_id: number for number, edit_id in enumerate(by_id)}
         entries = torch.tensor([numbers[str(rendering.edit.id)] for rendering in edits])
         wholes = torch.tensor([rendering.edit.item for rendering in edits])
@@ -64,6 +68,14 @@ class MemoryStage(LookupStage):
             self.memory.bank.append(vectors, entries, wholes)
 
         return keep
+
+    def _written(self, renderings: Sequence[EncodedEdit]) -> Tensor:
+        """The embeddings of an edit as they are to be kept, `[1, k, d]`."""
+        spec, embeddings = self.memory.spec, self.encode(renderings[0].edit)
+        if renderings[0].edit.item or not spec.steps:
+            return embeddings
+        desk = cast(Writer, self.desk)
+        return refined(desk, self.memory.words, renderings, embeddings, spec.steps, spec.learning_rate, spec.margin)
 
     @torch.no_grad()
     def encode(self, edit: Edit) -> Tensor:

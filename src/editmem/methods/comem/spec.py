@@ -30,6 +30,9 @@ class ComemSpec(LookupSpec):
         queries: embeddings of an item, k (paper: 8).
         depth, heads: of the resampler (paper's code: 8, 16).
         rank, alpha: of the encoder's LoRA (paper's code: 16, 32).
+        steps, learning_rate, margin: of Adam on the embeddings of an edit (not of an item, which has no answer), until
+            each token of its answer beats all others together by `margin` nats; the rate is a share of the embeddings'
+            standard deviation. 0 steps: as they were encoded (paper).
         renderings: as in `MemoirSpec`.
 
     Examples:
@@ -47,10 +50,14 @@ class ComemSpec(LookupSpec):
     heads: int = 8
     rank: int = 16
     alpha: float = 32.0
+    steps: int = 40
+    learning_rate: float = 0.1
+    margin: float = 2.0
     renderings: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_ranges(self, steps=(0, 10_000), learning_rate=(0.0, 10.0), margin=(0.0, 100.0))
         check_ranges(self, items=(1, 64), queries=(1, 1024), depth=(1, 64), heads=(1, 256), rank=(1, 4096))
 
     @property

@@ -14,16 +14,16 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from editmem.editing.batches import Batch, collate, vision_of
 from editmem.editing.writer import Writer
 from editmem.editor import Editor, changes_of
 from editmem.edits.edit import Edit, EncodedEdit, edit_of
 from editmem.errors import InvalidEditError, SpecError
 from editmem.hosts.fingerprint import fingerprint
-from editmem.hosts.forward import IGNORED_LABEL, Call
+from editmem.hosts.forward import IGNORED_LABEL
 from editmem.hosts.modes import lasting
 from editmem.methods.comem.memory import ComemMemory
 from editmem.methods.comem.reading import MemoryStage, told
+from editmem.methods.comem.rows import batch_with, standing_in
 
 CLIP, WEIGHT_DECAY, WARM_UP = 3.0, 0.1, 0.03
 """Norm that gradients are clipped to; of AdamW; share of the steps in which the rate goes up (of the paper's code)."""
@@ -301,7 +301,7 @@ def answers(
             continue
         rows = [items[i] for i in own]
         batch = batch_with([questions[i] for i in own], rows, memory.bank.queries, writer)
-        logits = writer.runner().logits(batch, {memory.words: _standing_in(rows, embeddings)}).float()
+        logits = writer.runner().logits(batch, {memory.words: standing_in(rows, embeddings)}).float()
         labels = batch.labels.flatten()
         loss = nn.functional.cross_entropy(logits.flatten(0, 1), labels, ignore_index=IGNORED_LABEL, reduction="sum")
         if teachers:
@@ -312,32 +312,6 @@ def answers(
             loss = (1 - distil) * loss + distil * apart.flatten()[labels != IGNORED_LABEL].sum()
         total, count = total + loss, count + int((labels != IGNORED_LABEL).sum())
     return total / count
-
-
-def batch_with(questions: Sequence[EncodedEdit], items: Sequence[Sequence[int]], queries: int, writer: Writer) -> Batch:
-    """Questions and answers as rows with places for the embeddings of items in front."""
-    pad = writer.pad
-    prompts = [[pad] * (queries * len(own)) + list(q.prompt) for q, own in zip(questions, items, strict=True)]
-    rows = [(i, prompt, q.target) for i, (prompt, q) in enumerate(zip(prompts, questions, strict=True))]
-    batch = collate(rows, pad, writer.host.device)
-    if not questions[0].vision:
-        return batch
-    seen = [(q.vision, len(q.prompt), len(q.prompt)) for q in questions]
-    return Batch(batch.ids, batch.mask, batch.step, batch.labels, batch.owner, vision_of(seen, batch))
-
-
-def _standing_in(items: Sequence[Sequence[int]], embeddings: Tensor) -> Callable[[Tensor, Tensor, Call], Tensor]:
-    """Stands at the host's word embeddings, and puts those of items in front of each row's text."""
-
-    def put(tokens: Tensor, out: Tensor, call: Call) -> Tensor:
-        out = out.clone()
-        for b, own in enumerate(items):
-            first = int(call.real[b].long().argmax())
-            put = embeddings[list(own)].flatten(0, 1)
-            out[b, first : first + len(put)] = put.to(out.dtype)
-        return out
-
-    return put
 
 
 @contextmanager
