@@ -137,11 +137,17 @@ class Study:
             return self.say(questions)
 
     def by_kind(self, name: str, said: Sequence[str]) -> dict[str, float]:
-        """The share of right answers, of all, of those by name and of those by picture."""
+        """The share of right answers, of all, and of each kind of item and question."""
+        kinds = {"by name": [not r.pictured for r in self.records], "by picture": [r.pictured for r in self.records]}
+        country = [record.relation in COUNTRY_RELATIONS for record in self.records]
+        kinds |= {"about countries": country}
+        for count in (1, 2, 3):
+            told = [len(record.known.facts) == count for record in self.records]
+            kinds[f"people, {count} facts"] = [n and not c for n, c in zip(told, country, strict=True)]
         figures = {name: share(said, self.wanted)}
-        for kind, pictured in (("name", False), ("picture", True)):
-            own = [i for i, record in enumerate(self.records) if record.pictured == pictured]
-            figures[f"{name}, by {kind}"] = share([said[i] for i in own], [self.wanted[i] for i in own])
+        for kind, own in kinds.items():
+            rows = [i for i, is_own in enumerate(own) if is_own]
+            figures[f"{name}, {kind}"] = share([said[i] for i in rows], [self.wanted[i] for i in rows])
         return figures
 
     @property

@@ -20,7 +20,8 @@ from editmem.methods.comem.memory import ComemMemory
 class ComemSpec(LookupSpec):
     """CoMEM: items of knowledge as a few embeddings each, put in front of the prompt of the frozen model.
 
-    How items are found, `LookupSpec` says.
+    How items are found, `LookupSpec` says; more pictures may pass for another's than by default there, because an item
+    answers what is asked and not what one edit says.
 
     Attributes:
         encoder: the folder of a trained `MemoryEncoder`; None for the built-in one where the host is the embedded
@@ -43,6 +44,7 @@ class ComemSpec(LookupSpec):
 
     method: ClassVar[str] = "comem"
 
+    picture_false_match_rate: float = 0.07
     encoder: str | None = None
     items: int = 2
     queries: int = 8
