@@ -1,11 +1,13 @@
 """CoMEM on the embedded model that sees: items found, put in front, updated, taken back, kept."""
 
+import json
 import random
 
 import pytest
 import torch
 from pictured import encode, say
 from text_hosts import make
+from typer.testing import CliRunner
 from vision_hosts import make_vision
 
 import editmem
@@ -331,3 +333,27 @@ def test_training_is_for_comem(tokenizer):
 def test_heads_have_to_divide_the_width(tokenizer):
     with pytest.raises(HostError, match="does not divide"):
         editmem.wrap(make("llama", len(tokenizer)), {"method": "comem", "heads": 7}, tokenizer=tokenizer)
+
+
+def test_the_command_trains_an_encoder_for_a_host(tmp_path):
+    from editmem.methods.comem.__main__ import app
+
+    path = tmp_path / "examples.jsonl"
+    record = {
+        "text": "Ada Bekdal plays the tuba.",
+        "question": "Which instrument does Ada Bekdal play?",
+        "answer": "tuba",
+    }
+    path.write_text(json.dumps(record), encoding="utf-8")
+    run = CliRunner().invoke
+    made = run(app, ["tiny", str(path), str(tmp_path / "encoder"), "--steps", "2", "--rank", "2", "--distil", "0.5"])
+    assert made.exit_code == 0, made.output
+    assert "step 2 of 2" in made.output
+    model, tokenizer = editmem.tiny()
+    with editmem.wrap(model, ComemSpec.of(tmp_path / "encoder"), tokenizer=tokenizer) as editor:
+        assert editor.edit(Item(record["text"])).took
+    path.write_text('{"text": "A fact."}', encoding="utf-8")
+    refused = run(app, ["tiny", str(path), str(tmp_path / "other")])
+    assert refused.exit_code == 2
+    assert "line 1: expected text, question and answer" in refused.output
+    assert not (tmp_path / "other").exists()

@@ -143,10 +143,11 @@ class Edit:
         fields["image"] = None if self.image is None else self.image.to_dict()
         if not isinstance(self.prompt, str):
             fields["prompt"] = [dict(message) for message in self.prompt]
+        fields.pop("item")
         if self.item:
-            fields = {"text": self.prompt, **{n: v for n, v in fields.items() if n not in ("prompt", "target", "item")}}
-        fields.pop("item", None)
-        return {name: value for name, value in fields.items() if value not in (None, [], "")}
+            del fields["prompt"], fields["target"]
+            fields = {"text": self.prompt or None, **fields}
+        return {name: value for name, value in fields.items() if value not in (None, [])}
 
 
 def Item(text: str = "", *, image: Any = None, **fields: Any) -> Edit:  # made like an `Edit`
