@@ -60,7 +60,10 @@ class MemoryEncoder(nn.Module):
         self.requires_grad_(False)
 
     def begin(self, embeddings: Tensor) -> None:
-        """Have what leaves the resampler begin at the scale of the host's token embeddings `[V, d]`, not at one."""
+        """Have what leaves the resampler begin at the scale of the host's word embeddings `[n, d]`, not at one.
+
+        They are as the host reads them: some hosts scale them on the way.
+        """
         self.resampler.norm_out.weight.data.fill_(float(embeddings.detach().float().std()))
 
     def forward(self, host: Host, context: Context, inputs: Mapping[str, Any]) -> Tensor:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -22,6 +22,8 @@ if TYPE_CHECKING:  # a spec makes its memory
     from editmem.methods.comem.spec import ComemSpec
 
 
+SOME = 1024
+"""Word embeddings that are looked at for their scale."""
 ROWS = 4
 """Most rows that an item may be found by: its picture and its text, each as plain text and as a turn of a chat."""
 
@@ -47,7 +49,8 @@ class ComemMemory(LookedUpMemory):
         self.words = host.embedding.removesuffix(".weight")
         self.folder = encoder
         self.encoder = MemoryEncoder(host, **spec.shape)
-        self.encoder.begin(cast(Tensor, host.module(self.words).weight))
+        with torch.no_grad():
+            self.encoder.begin(host.module(self.words)(torch.arange(min(SOME, host.vocabulary), device=host.device)))
         self.bank = MemoryBank(self.encoder.queries, self.encoder.width)
 
     def prompt_stage(self, desk: Desk) -> PromptStage:
