@@ -115,13 +115,8 @@ def main(arguments: Sequence[str]) -> None:
             save(editor, args.encoder)
         figures = Study(editor, tokenizer, records(args.count, 7)).figures()
     curve = [sum(losses[at : at + 25]) / len(losses[at : at + 25]) for at in range(0, len(losses), 25)]
-    settings = {
-        name: str(value) for name, value in vars(args).items() if name in ("steps", "batch_size", "rate", "count")
-    }
-    print(
-        text := json.dumps(
-            {"minutes of training": minutes, **settings, **figures, "nats, each 25 steps": curve}, indent=2
-        )
-    )
+    settings = {name: getattr(args, name) for name in ("steps", "batch_size", "rate", "count")}
+    results = {"minutes of training": minutes, **settings, **figures, "nats, each 25 steps": curve}
+    print(text := json.dumps(results, indent=2))
     if args.out:
         args.out.write_text(text + "\n", encoding="utf-8")
