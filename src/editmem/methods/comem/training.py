@@ -123,10 +123,7 @@ def train(
         InvalidEditError: if there are no examples, or one is too long for the model.
     """
     writer, memory, stage = parts_of(editor)
-    encoded, loop = (
-        encode(writer, stage, examples, bool(distil)),
-        _Loop(memory, steps, rate, checkpoint),
-    )
+    encoded, loop = encode(writer, stage, examples, distil), _Loop(memory, steps, rate, checkpoint)
     batches, start = _drawn(encoded.item, steps, batch_size, distractors, seed), time.perf_counter()
     with changes_of(editor).slots.gate.editing(), torch.enable_grad(), changes_of(editor).frozen(), _training(memory):
         for step, (chosen, others) in enumerate(batches, 1):
@@ -335,15 +332,11 @@ def _drawn(
         while len(order) < size:
             order += [example for own in rng.sample(list(groups), len(groups)) for example in groups[own]]
         chosen, order = order[:size], order[size:]
-        others = [rng.choice(item) if rng.random() < distractors else None for _ in chosen]
-        yield (
-            chosen,
-            [[item[n]] if other is None else [item[n], other] for n, other in zip(chosen, others, strict=True)],
-        )
+        yield chosen, [[item[n], *([rng.choice(item)] if rng.random() < distractors else [])] for n in chosen]
 
 
 def _cosine(step: int, steps: int, warm_up: float) -> float:
     first = max(1, round(steps * warm_up))
-    return (
-        (step + 1) / first if step < first else 0.5 * (1 + math.cos(math.pi * (step - first) / max(1, steps - first)))
-    )
+    if step < first:
+        return (step + 1) / first
+    return 0.5 * (1 + math.cos(math.pi * (step - first) / max(1, steps - first)))
