@@ -281,7 +281,7 @@ def edit_of(item: Any, where: str = "") -> Edit:
             known = {f.name for f in dataclasses.fields(Edit)}
             given = {name: value for name, value in item.items() if value is not None}
             _check_modality(given.pop("modality", None), given)
-            if "text" in given or (set(given) >= {"image"} and "prompt" not in given):
+            if "text" in given or ("image" in given and not {"prompt", "target"} & set(given)):
                 return _item(given, known)
             if unknown := set(item) - known - {"modality"}:
                 raise InvalidEditError(f"unknown field {sorted(unknown)}; an edit has {sorted(known)}")

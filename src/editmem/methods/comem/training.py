@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from editmem.editing.writer import Writer
 from editmem.editor import Editor, changes_of
 from editmem.edits.edit import Edit, EncodedEdit, edit_of
-from editmem.errors import InvalidEditError, SpecError
+from editmem.errors import EditMemError, InvalidEditError, SpecError
 from editmem.hosts.fingerprint import fingerprint
 from editmem.hosts.forward import IGNORED_LABEL
 from editmem.hosts.modes import lasting
@@ -27,7 +28,7 @@ from editmem.methods.comem.rows import batch_with, standing_in
 
 CLIP, WEIGHT_DECAY, WARM_UP = 3.0, 0.1, 0.03
 """Norm that gradients are clipped to; of AdamW; share of the steps in which the rate goes up (of the paper's code)."""
-STATE = "training.pt"
+STATE = "training.safetensors"
 
 
 @dataclass(frozen=True)
@@ -98,11 +99,10 @@ def train(
 
     The loss is the cross-entropy of the answer's tokens; examples of one item are drawn together, and share its
     encoding. The host is frozen, and encodes with the adapter and reads without it. The passes are parted at the
-    embeddings, so that blocks that run anew in a backward pass run as they did in the forward one. What is in the bank
-    already stays as it was encoded.
+    embeddings, so that blocks that run anew in a backward pass run as they did in the forward one.
 
     Args:
-        editor: of the host; its memory should hold nothing yet.
+        editor: of the host; its memory holds nothing yet.
         examples: questions with the items that answer them.
         steps: optimiser steps (AdamW, cosine schedule).
         batch_size: examples in a step.
@@ -120,12 +120,16 @@ def train(
 
     Raises:
         SpecError: if the memory is none of CoMEM.
+        EditMemError: if it holds edits.
         InvalidEditError: if there are no examples, or one is too long for the model.
     """
     writer, memory, stage = parts_of(editor)
-    encoded, loop = encode(writer, stage, examples, distil), _Loop(memory, steps, rate, checkpoint)
+    if len(memory):
+        raise EditMemError(f"the memory holds {len(memory)} rows that this encoder made; forget them, or wrap anew")
+    encoded = encode(writer, stage, examples, distil)
     batches, start = _drawn(encoded.item, steps, batch_size, distractors, seed), time.perf_counter()
     with changes_of(editor).slots.gate.editing(), torch.enable_grad(), changes_of(editor).frozen(), _training(memory):
+        loop = _Loop(memory, steps, rate, checkpoint)
         for step, (chosen, others) in enumerate(batches, 1):
             if step <= len(loop.losses):
                 continue
@@ -143,32 +147,42 @@ class _Loop:
     def __init__(self, memory: ComemMemory, steps: int, rate: float, folder: str | Path | None) -> None:
         self.encoder, self.weights = memory.encoder, list(memory.encoder.parameters())
         self.optimiser = torch.optim.AdamW(self.weights, lr=rate, weight_decay=WEIGHT_DECAY)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, lambda step: _cosine(step, steps, WARM_UP))
-        self.losses: list[float] = []
-        self.folder = None if folder is None else Path(folder)
-        if self.folder is not None and (self.folder / STATE).is_file():
-            self._resume(torch.load(self.folder / STATE, weights_only=True))
+        self.steps, self.rate, self.losses = steps, rate, list[float]()
+        self.path = None if folder is None else Path(folder) / STATE
+        if self.path is not None and self.path.is_file():
+            self._resume(load_file(self.path))
 
     def advance(self, loss: float) -> None:
         """One step on the gradients that the weights have, which were those of `loss`."""
-        self.losses.append(loss)
         nn.utils.clip_grad_norm_(self.weights, CLIP)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.rate * _cosine(len(self.losses), self.steps, WARM_UP)
         self.optimiser.step()
-        self.schedule.step()
         self.optimiser.zero_grad()
+        self.losses.append(loss)
 
     def save(self) -> None:
-        if self.folder is None:
+        if self.path is None:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        parts = {name: getattr(self, name).state_dict() for name in ("encoder", "optimiser", "schedule")}
-        torch.save({**parts, "losses": self.losses}, self.folder / f"{STATE}.new")
-        (self.folder / f"{STATE}.new").replace(self.folder / STATE)
+        tensors = {f"encoder.{name}": tensor for name, tensor in self.encoder.state_dict().items()}
+        for number, moments in self.optimiser.state_dict()["state"].items():
+            tensors |= {f"adam.{number}.{name}": tensor for name, tensor in moments.items()}
+        tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        new = self.path.with_suffix(".new")
+        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, new)
+        new.replace(self.path)
 
-    def _resume(self, state: dict[str, Any]) -> None:
-        for name in ("encoder", "optimiser", "schedule"):
-            getattr(self, name).load_state_dict(state[name])
-        self.losses = list(state["losses"])
+    def _resume(self, tensors: dict[str, Tensor]) -> None:
+        named = {name: tensor for name, tensor in tensors.items() if name.startswith("encoder.")}
+        self.encoder.load_state_dict({name.removeprefix("encoder."): tensor for name, tensor in named.items()})
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name in tensors:
+            if name.startswith("adam."):
+                _, number, moment = name.split(".")
+                moments.setdefault(int(number), {})[moment] = tensors[name]
+        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": moments})
+        self.losses = tensors["losses"].tolist()
 
 
 def save(editor: Editor, folder: str | Path) -> None:
@@ -313,9 +327,14 @@ def answers(
 
 @contextmanager
 def _training(memory: ComemMemory) -> Iterator[None]:
+    """Around the training of an encoder, which is as before if that fails."""
+    before = {name: tensor.clone() for name, tensor in memory.encoder.state_dict().items()}
     memory.encoder.requires_grad_(True)
     try:
         yield
+    except BaseException:
+        memory.encoder.load_state_dict(before)
+        raise
     finally:
         memory.encoder.requires_grad_(False)
         memory.encoder.zero_grad()
