@@ -33,6 +33,11 @@ class Batch:
     owner: Tensor
     vision: Mapping[str, Tensor] = field(default_factory=dict)
 
+    def only(self, rows: Tensor) -> "Batch":
+        """Some of its rows (int64 `[n]`), as wide as before; of texts alone."""
+        tensors = {name: getattr(self, name)[rows] for name in ("ids", "mask", "step", "labels", "owner")}
+        return dataclasses.replace(self, **tensors)
+
     def call(self) -> Call:
         real = self.mask.bool()
         tail = tail_after(self.ids, self.step, real, self.labels.shape[1])

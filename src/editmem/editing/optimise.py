@@ -69,30 +69,77 @@ def write(
     logits, prompts, tape = runner.record(batch)
     # Where the host would make another value of the answer, it is taught to end it there.
     bare = functools.partial(runner.go_on, pad=pad, bare=True)
-    closing, known = endings.closing(edits, logits[:count, -1], bare)
+    read = batch.labels != IGNORED_LABEL
+    closing, known = endings.closing(edits, logits[_last(batch)[read]][:count], bare)
     batch.labels[:, -1] = closing[batch.owner]
     asked = edits
     edits = [
         edit if token == IGNORED_LABEL else dataclasses.replace(edit, target=(*edit.target, token))
         for edit, token in zip(edits, closing.tolist(), strict=True)
     ]
-    before = _mean_losses(logits[:count], batch.labels[:count])
+    before = _mean_losses(logits[(batch.labels != IGNORED_LABEL)[read]], batch.labels)[:count]
+    del logits
     draft = memory.draft(edits, prompts, batch.owner.to(prompts.x.device))
     steps = _learn(runner, draft, batch, tape, memory.spec)
     kept = commit(edits, draft, prompts)
-    with torch.no_grad():
-        plain = batch_of([dataclasses.replace(edit, contexts=()) for edit in edits], [pad], pad, runner.host.device)
-        plain.labels[:, -1] = IGNORED_LABEL
-        logits = runner.logits(plain)
-        following = logits[:, -1].argmax(-1).tolist()
     # Above the last block, and where the prompt is not read anew, it is the bare host that goes on after an answer.
     holds = runner.site.block == len(runner.host.blocks) - 1 and not rewritten
-    runs_on = _run_on(runner, endings, asked, edits, following, known if holds else {}, pad)
-    said = ((logits.argmax(-1) == plain.labels) | (plain.labels == IGNORED_LABEL)).all(1).tolist()
-    after = _mean_losses(logits, plain.labels)
+    said = (_said_from_tape(runner, batch, tape, count) if holds else None) or _said(runner, edits, pad)
+    runs_on = _run_on(runner, endings, asked, edits, said.following, known if holds else {}, pad)
     seconds = (time.perf_counter() - start) / count
-    columns = zip(said, runs_on, before.tolist(), after.tolist(), steps.tolist(), kept, strict=True)
+    columns = zip(said.right, runs_on, before.tolist(), said.losses, steps.tolist(), kept, strict=True)
     return [Outcome(ok and not on, was, now, n, seconds, own, ok and on) for ok, on, was, now, n, own in columns]
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What the model says of each edit.
+
+    Attributes:
+        right: whether it is the target, token by token.
+        losses: mean negative log-likelihood of the target.
+        following: the token after the target; of those that end with a token of their own, any.
+    """
+
+    right: list[bool]
+    losses: list[float]
+    following: list[int]
+
+
+@torch.no_grad()
+def _said(runner: Runner, edits: Sequence[EncodedEdit], pad: int) -> _Said:
+    """What the model says, memory included."""
+    plain = batch_of([dataclasses.replace(edit, contexts=()) for edit in edits], [pad], pad, runner.host.device)
+    plain.labels[:, -1] = IGNORED_LABEL
+    return _said_in(runner, plain)
+
+
+@torch.no_grad()
+def _said_from_tape(runner: Runner, batch: Batch, tape: Tape, count: int) -> _Said | None:
+    """As `_said`, where nothing below the site has changed since `tape` was recorded of the batch."""
+    if len(batch.ids) > count:
+        shorter = None if batch.vision else tape.only(torch.arange(count, device=batch.ids.device), len(batch.ids))
+        if shorter is None:
+            return None
+        batch, tape = batch.only(torch.arange(count, device=batch.ids.device)), shorter
+    with runner.context.setting(tape=tape):
+        return _said_in(runner, batch)
+
+
+def _said_in(runner: Runner, batch: Batch) -> _Said:
+    asked, last = batch.labels != IGNORED_LABEL, _last(batch)
+    wanted = asked | last
+    logits = runner.logits(batch, wanted=wanted)
+    likeliest = torch.full_like(batch.labels, IGNORED_LABEL).masked_scatter(wanted, logits.argmax(-1))
+    right = ((likeliest == batch.labels) | ~asked).all(1)
+    return _Said(right.tolist(), _mean_losses(logits[asked[wanted]], batch.labels).tolist(), likeliest[:, -1].tolist())
+
+
+def _last(batch: Batch) -> Tensor:
+    """Bool `[B, L]`, the last token of each row."""
+    last = torch.zeros_like(batch.labels, dtype=torch.bool)
+    last[:, -1] = True
+    return last
 
 
 def _run_on(
@@ -119,11 +166,10 @@ def _run_on(
 
 
 def _token_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """Negative log-likelihood of each label, float32 `[B, L]`, 0 where there is none."""
-    flat = nn.functional.cross_entropy(
-        logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED_LABEL, reduction="none"
-    )
-    return flat.view(labels.shape)
+    """Negative log-likelihood of each label, float32 `[B, L]`, 0 where there is none; logits `[n, V]` of the others."""
+    asked = labels != IGNORED_LABEL
+    losses = nn.functional.cross_entropy(logits.float(), labels[asked], reduction="none")
+    return losses.new_zeros(labels.shape).masked_scatter(asked, losses)
 
 
 def _mean_losses(logits: Tensor, labels: Tensor) -> Tensor:
@@ -140,14 +186,25 @@ def _learn(runner: Runner, draft: Draft, batch: Batch, tape: Tape, spec: Spec) -
     count = int(batch.owner.max()) + 1
     steps = torch.zeros(count, dtype=torch.long, device=batch.ids.device)
     enough = math.log1p(math.exp(-spec.margin))  # a lead of m nats over all others together is this loss
-    with torch.enable_grad(), runner.context.setting(tape=tape):
-        for _ in range(spec.steps):
-            losses = _token_losses(runner.logits(batch, draft.places(runner.site.path)), batch.labels)
-            worst = torch.zeros(count, dtype=losses.dtype, device=losses.device)
-            worst = worst.scatter_reduce(0, batch.owner, losses.detach().amax(1), "amax")
-            unfinished = worst > enough
-            if not bool(unfinished.any()) and draft.settled():
-                break
-            steps += unfinished
-            draft.step(torch.where(unfinished[batch.owner][:, None], losses, 0).sum(), unfinished)
+    for _ in range(spec.steps):
+        asked = batch.labels != IGNORED_LABEL
+        with torch.enable_grad(), runner.context.setting(tape=tape):
+            losses = _token_losses(runner.logits(batch, draft.places(runner.site.path), asked), batch.labels)
+        worst = torch.zeros(count, dtype=losses.dtype, device=losses.device)
+        worst = worst.scatter_reduce(0, batch.owner, losses.detach().amax(1), "amax")
+        unfinished = worst > enough
+        if not bool(unfinished.any()) and draft.settled():
+            break
+        steps += unfinished
+        draft.step(torch.where(unfinished[batch.owner][:, None], losses, 0).sum(), unfinished)
+        batch, tape = _of_unfinished(draft, batch, tape, unfinished)
     return steps
+
+
+def _of_unfinished(draft: Draft, batch: Batch, tape: Tape, unfinished: Tensor) -> tuple[Batch, Tape]:
+    """The rows of edits that are not learned yet, where edits are learned apart; else all."""
+    rows = unfinished[batch.owner].nonzero()[:, 0]
+    if len(rows) == len(batch.ids) or batch.vision:
+        return batch, tape
+    left = tape.only(rows, len(batch.ids))
+    return (batch, tape) if left is None or not draft.leave(rows) else (batch.only(rows), left)

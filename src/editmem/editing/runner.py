@@ -5,7 +5,9 @@ in every optimiser step, so that a step costs the blocks above only. This holds 
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -16,8 +18,9 @@ from editmem.edits.edit import EncodedEdit
 from editmem.errors import InvalidEditError
 from editmem.hosts import compat
 from editmem.hosts.decisions import Decisions
-from editmem.hosts.forward import Call, Context, Tape
+from editmem.hosts.forward import IGNORED_LABEL, Call, Context, Tape
 from editmem.hosts.structure import Host, SiteInfo
+from editmem.hosts.swapped import SLOT
 from editmem.memory import Prompts
 
 
@@ -36,8 +39,14 @@ class Runner:
         self.options = {name for name in compat.OPTIONAL if name in parameters}
         self.cache_name = compat.cache_name(parameters)
 
-    def logits(self, batch: Batch, stand_ins: Mapping[str, Callable] | None = None) -> Tensor:
-        """Logits `[B, L, V]` of the target's tokens, with `stand_ins` in place of the memories at these paths."""
+    def logits(
+        self, batch: Batch, stand_ins: Mapping[str, Callable] | None = None, wanted: Tensor | None = None
+    ) -> Tensor:
+        """Logits `[B, L, V]` of the target's tokens, with `stand_ins` in place of the memories at these paths.
+
+        Args:
+            wanted: bool `[B, L]`, of which of them; `[n, V]` comes back then, and the head does not run for others.
+        """
         keep = batch.labels.shape[1]
         inputs = self._inputs(batch)
         if "position_ids" in self.options and not batch.vision:
@@ -47,8 +56,18 @@ class Runner:
         if "use_cache" in self.options:
             inputs["use_cache"] = False
         lengths = (batch.mask * (batch.step <= 0)).sum(1)
-        with self.context.setting(stand_ins=stand_ins or {}, lengths=lengths, silent=False):
-            return self.host.model(**inputs).logits[:, -keep:].to(batch.ids.device)
+        head = self._head
+        with self.context.setting(stand_ins=stand_ins or {}, lengths=lengths, silent=False), _reading(head, wanted):
+            logits = self.host.model(**inputs).logits.to(batch.ids.device)
+        if wanted is None:
+            return logits[:, -keep:]
+        return logits[0] if head is not None else logits[:, -keep:][wanted]
+
+    @functools.cached_property
+    def _head(self) -> nn.Module | None:
+        """The output embeddings, where no memory runs on them."""
+        head = self.host.model.get_output_embeddings()
+        return head if isinstance(head, nn.Linear) and SLOT not in head.__dict__ else None
 
     def _inputs(self, batch: Batch) -> dict[str, Any]:
         follows = compat.prefix_inputs(self.host.model, batch.step > 0)
@@ -121,16 +140,34 @@ class Runner:
         return logits, prompts, tape.rewound()
 
     def probe(self, batch: Batch) -> tuple[Tensor, Prompts]:
-        """One pass through the bare host: logits, and what the site saw."""
+        """One pass through the bare host: logits `[n, V]` of all labelled tokens, row by row, and what the site saw."""
         seen, look = _looking()
         with torch.no_grad():
-            logits = self.logits(batch, {self.site.path: look})
+            logits = self.logits(batch, {self.site.path: look}, batch.labels != IGNORED_LABEL)
         if not torch.isfinite(seen[0].x[seen[0].call.real]).all():
             raise InvalidEditError(
                 f"the host's activations at {self.site.path} are not finite (NaN or infinity); nothing was written. "
                 "Check the host's weights and dtype"
             )
         return logits, seen[0]
+
+
+@contextmanager
+def _reading(head: nn.Module | None, wanted: Tensor | None) -> Iterator[None]:
+    """Inside the block the head (`[B, T, d]` goes in) gets `[1, n, d]`, the `wanted` of each row's last columns."""
+
+    def choose(head: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        assert wanted is not None
+        return args[0][:, -wanted.shape[1] :][wanted.to(args[0].device)][None], *args[1:]
+
+    if head is None or wanted is None:
+        yield
+        return
+    handle = head.register_forward_pre_hook(choose)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _looking() -> tuple[list[Prompts], Callable[[Tensor, Tensor, Call], Tensor]]:

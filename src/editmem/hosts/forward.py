@@ -169,6 +169,17 @@ class Tape:
         self.plays = True
         return self
 
+    def only(self, rows: Tensor, count: int) -> "Tape | None":
+        """What was recorded of some rows (int64 `[n]`) of a batch of `count`; None where they cannot be told apart."""
+        tape = Tape()
+        for path, out in self.outputs.items():
+            parts = out if isinstance(out, tuple) else (out,)
+            if not all(part is None or (isinstance(part, Tensor) and part.shape[:1] == (count,)) for part in parts):
+                return None
+            chosen = tuple(part if part is None else part[rows.to(part.device)] for part in parts)
+            tape.outputs[path] = chosen if isinstance(out, tuple) else chosen[0]
+        return tape.rewound()
+
 
 def _copied(out: Any) -> Any:
     return out if isinstance(out, Tensor) else copy.copy(out)
