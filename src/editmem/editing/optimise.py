@@ -17,6 +17,9 @@ from editmem.edits.edit import EncodedEdit
 from editmem.hosts.forward import IGNORED_LABEL, Tape
 from editmem.memory import Draft, Kept, Memory, Prompts, Spec
 
+NO_GRADIENT = 1e-30
+"""A gradient of a logit that is no larger counts for nothing."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -167,8 +170,11 @@ def _run_on(
 
 def _token_losses(logits: Tensor, labels: Tensor) -> Tensor:
     """Negative log-likelihood of each label, float32 `[B, L]`, 0 where there is none; logits `[n, V]` of the others."""
-    asked = labels != IGNORED_LABEL
-    losses = nn.functional.cross_entropy(logits.float(), labels[asked], reduction="none")
+    asked, logits = labels != IGNORED_LABEL, logits.float()
+    if logits.requires_grad:
+        # Of most of a large vocabulary the gradient is denormal, and processors multiply that many times slower.
+        logits.register_hook(functools.partial(nn.functional.hardshrink, lambd=NO_GRADIENT))
+    losses = nn.functional.cross_entropy(logits, labels[asked], reduction="none")
     return losses.new_zeros(labels.shape).masked_scatter(asked, losses)
 
 
