@@ -170,6 +170,7 @@ STUDIES = {
     "comem": "What CoMEM's items answer on the embedded vision-language model, and what is left alone.",
     "comem-real": "Train CoMEM's encoder for a real language model, and see what its items answer.",
     "connector": "Train a connector for the embedded vision-language model.",
+    "cost": "What an edit costs on a host, alone and in batches, in forward passes of the host.",
     "counterfact": "Real facts, edited in sequence, on a model that knows them.",
     "main-job": "The main job, measured as users meet it: greedy answers after the last edit.",
     "other-world": "A second small model of invented facts, other ones than the embedded model's.",

@@ -80,26 +80,37 @@ class Runner:
             out = self.host.model(**self._inputs(batch))
         return out.logits[:, -keep:].to(batch.ids.device)
 
-    def greedy(self, batch: Batch, count: int, pad: int, bare: bool = False) -> list[list[int]]:
-        """The next `count` tokens of each text, the likeliest at each step, memories included unless `bare`."""
+    def greedy(self, batch: Batch, counts: Sequence[int], pad: int, bare: bool = False) -> list[list[int]]:
+        """The next tokens of each text, so many as `counts` says, the likeliest at each step, memories included unless
+        `bare`."""
         if batch.vision:
-            return self._greedy_seeing(batch, count, pad, bare)
-        mask, tokens, said = batch.mask, batch.ids, []
+            texts = self._greedy_seeing(batch, max(counts), pad, bare)
+            return [text[:count] for text, count in zip(texts, counts, strict=True)]
+        mask, tokens = batch.mask, batch.ids
+        said: list[list[int]] = [[] for _ in counts]
+        rows = list(range(len(counts)))
         lengths: Tensor | None = (mask * (batch.step <= 0)).sum(1)
         inputs: dict[str, Any] = {"use_cache": True} if "use_cache" in self.options else {}
         follows = compat.prefix_inputs(self.host.model, batch.step > 0)
-        for _ in range(count):
+        for length in range(1, max(counts) + 1):
             if "position_ids" in self.options:
                 inputs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
             if "logits_to_keep" in self.options:
                 inputs["logits_to_keep"] = 1
             with torch.no_grad(), self.context.setting(stand_ins={}, lengths=lengths, silent=bare):
                 out = self.host.model(input_ids=tokens, attention_mask=mask, **inputs, **follows)
-            said.append(out.logits[:, -1].argmax(-1).to(tokens.device))
+            likeliest, cache = out.logits[:, -1].argmax(-1).to(tokens.device), compat.cache_of(out)
+            for row, token in zip(rows, likeliest.tolist(), strict=True):
+                said[row].append(token)
             mask = nn.functional.pad(mask, (0, 1), value=1)
-            tokens, lengths, follows = said[-1][:, None], None, {}
-            inputs[self.cache_name] = compat.cache_of(out)
-        return torch.stack(said, 1).tolist()
+            going = [place for place, row in enumerate(rows) if counts[row] > length]
+            left = torch.tensor(going, dtype=torch.long, device=tokens.device)
+            if 0 < len(going) < len(rows) and compat.pick_rows(cache, left):
+                rows = [rows[place] for place in going]
+                mask, likeliest = mask[left], likeliest[left]
+            tokens, lengths, follows = likeliest[:, None], None, {}
+            inputs[self.cache_name] = cache
+        return [text[:count] for text, count in zip(said, counts, strict=True)]
 
     def go_on(
         self, rows: Sequence[tuple[EncodedEdit, Sequence[int]]], count: int, pad: int, bare: bool
@@ -107,7 +118,7 @@ class Runner:
         """As `greedy`, of edits' prompts with what was said after them."""
         batch = collate([(i, edit.prompt, [*said, pad]) for i, (edit, said) in enumerate(rows)], pad, self.host.device)
         seen = [(edit.vision, len(edit.prompt), len(edit.prompt)) for edit, _ in rows]
-        return self.greedy(dataclasses.replace(batch, vision=vision_of(seen, batch)), count, pad, bare)
+        return self.greedy(dataclasses.replace(batch, vision=vision_of(seen, batch)), [count] * len(rows), pad, bare)
 
     def _greedy_seeing(self, batch: Batch, count: int, pad: int, bare: bool) -> list[list[int]]:
         """By `generate`: where a picture's tokens are in the text, hosts count positions in ways of their own."""

@@ -123,7 +123,7 @@ class Writer:
         with self.host.frozen():
             starts = [(i, self.encode.prompt(start), [0]) for i, start in enumerate(PREFIXES)]
             batch = collate(starts, self.pad, self.host.device)
-            said = self.runner().greedy(batch, max(PREFIX_LENGTHS), self.pad, bare=True)
+            said = self.runner().greedy(batch, [max(PREFIX_LENGTHS)] * len(starts), self.pad, bare=True)
         decode = self.encode.decode
         return [
             f"{start} {decode(tokens[:length]).strip()}."
@@ -280,6 +280,5 @@ class Writer:
             return [""] * len(edits)
         bare = [dataclasses.replace(edit, target=(self.pad,), contexts=()) for edit in edits]
         lengths = [len(edit.target) for edit in edits]
-        said = self.runner().greedy(batch_of(bare, [], self.pad, self.host.device), max(lengths), self.pad)
-        decode = self.encode.decode
-        return [decode(answer[:length]).strip() for answer, length in zip(said, lengths, strict=True)]
+        said = self.runner().greedy(batch_of(bare, [], self.pad, self.host.device), lengths, self.pad)
+        return [self.encode.decode(answer).strip() for answer in said]

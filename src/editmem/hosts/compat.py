@@ -47,6 +47,17 @@ def cache_of(out: Any) -> Any:
     return next((getattr(out, name) for name in CACHE_NAMES if name in fields), None)
 
 
+def pick_rows(cache: Any, rows: Tensor) -> bool:
+    """Have a KV cache hold these of its rows (int64 `[n]`) alone; False, and nothing is changed, where it cannot."""
+    from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+    layers = getattr(cache, "layers", None) or ()
+    if not layers or any(type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers):
+        return False
+    cache.batch_select_indices(rows)
+    return True
+
+
 def cache_after(out: Any, arguments: Mapping[str, Any]) -> Any:
     """The KV cache that a forward or `generate` with these arguments has filled; None where there is none."""
     cache = cache_of(out)
