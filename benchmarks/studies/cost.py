@@ -20,7 +20,7 @@ import torch
 import editmem
 from benchmarks.models import load_host
 from benchmarks.studies import parser_of
-from editmem.tiny import facts
+from editmem.tiny.world import facts
 
 
 def edits_of(locft: Path | None, count: int) -> list[editmem.Edit]:

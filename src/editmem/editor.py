@@ -94,6 +94,8 @@ class Editor:
                 "two of these memories look prompts up before the host reads them; there can be one on a host"
             )
         self._stage = slots.stage = stages[0] if stages else None
+        for writer in self._writers:
+            writer.rewritten = bool(stages)
 
     @property
     def tokenizer(self) -> Any:

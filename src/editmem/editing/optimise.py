@@ -87,7 +87,7 @@ def write(
     kept = commit(edits, draft, prompts)
     # Above the last block, and where the prompt is not read anew, it is the bare host that goes on after an answer.
     holds = runner.site.block == len(runner.host.blocks) - 1 and not rewritten
-    said = (_said_from_tape(runner, batch, tape, count) if holds else None) or _said(runner, edits, pad)
+    said = (_said_from_tape(runner, batch, tape, count) if holds else None) or _said(runner, edits, pad, rewritten)
     runs_on = _run_on(runner, endings, asked, edits, said.following, known if holds else {}, pad)
     seconds = (time.perf_counter() - start) / count
     columns = zip(said.right, runs_on, before.tolist(), said.losses, steps.tolist(), kept, strict=True)
@@ -110,11 +110,11 @@ class _Said:
 
 
 @torch.no_grad()
-def _said(runner: Runner, edits: Sequence[EncodedEdit], pad: int) -> _Said:
+def _said(runner: Runner, edits: Sequence[EncodedEdit], pad: int, rewritten: bool) -> _Said:
     """What the model says, memory included."""
     plain = batch_of([dataclasses.replace(edit, contexts=()) for edit in edits], [pad], pad, runner.host.device)
     plain.labels[:, -1] = IGNORED_LABEL
-    return _said_in(runner, plain)
+    return _said_in(runner, plain, rewritten)
 
 
 @torch.no_grad()
@@ -126,13 +126,14 @@ def _said_from_tape(runner: Runner, batch: Batch, tape: Tape, count: int) -> _Sa
             return None
         batch, tape = batch.only(torch.arange(count, device=batch.ids.device)), shorter
     with runner.context.setting(tape=tape):
-        return _said_in(runner, batch)
+        return _said_in(runner, batch, False)
 
 
-def _said_in(runner: Runner, batch: Batch) -> _Said:
+def _said_in(runner: Runner, batch: Batch, rewritten: bool) -> _Said:
     asked, last = batch.labels != IGNORED_LABEL, _last(batch)
     wanted = asked | last
-    logits = runner.logits(batch, wanted=wanted)
+    # A prompt that is rewritten has other columns, until the host's output is as it was asked for.
+    logits = runner.logits(batch)[wanted] if rewritten else runner.logits(batch, wanted=wanted)
     likeliest = torch.full_like(batch.labels, IGNORED_LABEL).masked_scatter(wanted, logits.argmax(-1))
     right = ((likeliest == batch.labels) | ~asked).all(1)
     return _Said(right.tolist(), _mean_losses(logits[asked[wanted]], batch.labels).tolist(), likeliest[:, -1].tolist())
@@ -196,13 +197,13 @@ def _learn(runner: Runner, draft: Draft, batch: Batch, tape: Tape, spec: Spec) -
         asked = batch.labels != IGNORED_LABEL
         with torch.enable_grad(), runner.context.setting(tape=tape):
             losses = _token_losses(runner.logits(batch, draft.places(runner.site.path), asked), batch.labels)
-        worst = torch.zeros(count, dtype=losses.dtype, device=losses.device)
-        worst = worst.scatter_reduce(0, batch.owner, losses.detach().amax(1), "amax")
-        unfinished = worst > enough
-        if not bool(unfinished.any()) and draft.settled():
-            break
-        steps += unfinished
-        draft.step(torch.where(unfinished[batch.owner][:, None], losses, 0).sum(), unfinished)
+            worst = torch.zeros(count, dtype=losses.dtype, device=losses.device)
+            worst = worst.scatter_reduce(0, batch.owner, losses.detach().amax(1), "amax")
+            unfinished = worst > enough
+            if not bool(unfinished.any()) and draft.settled():
+                break
+            steps += unfinished
+            draft.step(torch.where(unfinished[batch.owner][:, None], losses, 0).sum(), unfinished)
         batch, tape = _of_unfinished(draft, batch, tape, unfinished)
     return steps
 

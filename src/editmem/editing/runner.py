@@ -56,12 +56,30 @@ class Runner:
         if "use_cache" in self.options:
             inputs["use_cache"] = False
         lengths = (batch.mask * (batch.step <= 0)).sum(1)
-        head = self._head
-        with self.context.setting(stand_ins=stand_ins or {}, lengths=lengths, silent=False), _reading(head, wanted):
+        with self.context.setting(stand_ins=dict(stand_ins or {}), lengths=lengths, silent=False), self._of(wanted):
             logits = self.host.model(**inputs).logits.to(batch.ids.device)
         if wanted is None:
             return logits[:, -keep:]
-        return logits[0] if head is not None else logits[:, -keep:][wanted]
+        return logits[0] if self._head is not None else logits[:, -keep:][wanted]
+
+    @contextmanager
+    def _of(self, wanted: Tensor | None) -> Iterator[None]:
+        """Inside the block the head (`[B, T, d]` goes in) gets `[1, n, d]`, the `wanted` of each row's last columns."""
+        head, own = self._head, self.context.stand_ins
+
+        def choose(head: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+            if wanted is None or self.context.stand_ins is not own:  # a pass that a prompt stage makes on its way
+                return None
+            return args[0][:, -wanted.shape[1] :][wanted.to(args[0].device)][None], *args[1:]
+
+        if head is None or wanted is None:
+            yield
+            return
+        handle = head.register_forward_pre_hook(choose)
+        try:
+            yield
+        finally:
+            handle.remove()
 
     @functools.cached_property
     def _head(self) -> nn.Module | None:
@@ -161,24 +179,6 @@ class Runner:
                 "Check the host's weights and dtype"
             )
         return logits, seen[0]
-
-
-@contextmanager
-def _reading(head: nn.Module | None, wanted: Tensor | None) -> Iterator[None]:
-    """Inside the block the head (`[B, T, d]` goes in) gets `[1, n, d]`, the `wanted` of each row's last columns."""
-
-    def choose(head: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        assert wanted is not None
-        return args[0][:, -wanted.shape[1] :][wanted.to(args[0].device)][None], *args[1:]
-
-    if head is None or wanted is None:
-        yield
-        return
-    handle = head.register_forward_pre_hook(choose)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def _looking() -> tuple[list[Prompts], Callable[[Tensor, Tensor, Call], Tensor]]:

@@ -45,6 +45,7 @@ class Writer:
     Attributes:
         active: which rows of the memory are whose.
         stage: rewrites prompts before the host reads them; None for memories that find edits in a forward pass.
+        rewritten: whether a prompt stage, its own or that of another memory of the host, changes what the host reads.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Writer:
         self._heard: tuple[tuple[int, int], Vocabulary] | None = None
         memory.read_back(self._text)
         self.stage = memory.prompt_stage(self)
+        self.rewritten = self.stage is not None
 
     def _text(self, ids: Sequence[int]) -> str:
         return str(self.encode.tokenizer.decode([i for i in ids if i >= 0], skip_special_tokens=True))
@@ -194,7 +196,7 @@ class Writer:
         keep = (lambda: None) if self.stage is None else self.stage.keeping(batch)
         if batch[0].edit.item:
             return self._read_in(batch, put)
-        return write(self.runner(), self.memory, batch, self.pad, self._endings, commit, self.stage is not None)
+        return write(self.runner(), self.memory, batch, self.pad, self._endings, commit, self.rewritten)
 
     def _read_in(
         self, items: Sequence[EncodedEdit], put: Callable[[Callable[[], list[Kept]]], list[Kept]]
