@@ -60,7 +60,8 @@ class Runner:
             logits = self.host.model(**inputs).logits.to(batch.ids.device)
         if wanted is None:
             return logits[:, -keep:]
-        return logits[0] if self._head is not None else logits[:, -keep:][wanted]
+        chosen = logits.shape[:2] == (1, int(wanted.sum()))
+        return logits[0] if chosen else logits[:, -keep:][wanted]
 
     @contextmanager
     def _of(self, wanted: Tensor | None) -> Iterator[None]:
@@ -68,7 +69,9 @@ class Runner:
         head, own = self._head, self.context.stand_ins
 
         def choose(head: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-            if wanted is None or self.context.stand_ins is not own:  # a pass that a prompt stage makes on its way
+            if wanted is None or torch.compiler.is_compiling():
+                return None
+            if self.context.stand_ins is not own:  # a pass that a prompt stage makes on its way
                 return None
             return args[0][:, -wanted.shape[1] :][wanted.to(args[0].device)][None], *args[1:]
 
@@ -83,9 +86,11 @@ class Runner:
 
     @functools.cached_property
     def _head(self) -> nn.Module | None:
-        """The output embeddings, where no memory runs on them."""
-        head = self.host.model.get_output_embeddings()
-        return head if isinstance(head, nn.Linear) and SLOT not in head.__dict__ else None
+        """The output embeddings; None where a memory runs on them, or the host's forward is compiled with them."""
+        model = self.host.model
+        head = model.get_output_embeddings()
+        compiled = hasattr(model.forward, "_torchdynamo_orig_callable") or model._compiled_call_impl is not None
+        return head if isinstance(head, nn.Linear) and SLOT not in head.__dict__ and not compiled else None
 
     def _inputs(self, batch: Batch) -> dict[str, Any]:
         follows = compat.prefix_inputs(self.host.model, batch.step > 0)
