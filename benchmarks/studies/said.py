@@ -24,6 +24,7 @@ from benchmarks.studies.main_job import ask
 
 Rows = list[tuple[str, str, str | None]]
 """Kind, prompt, and the answer that it must have; None for that of the bare model."""
+RECORDS = "wikibigedit_2k.json"
 
 
 def from_asks(path: Path) -> tuple[list[editmem.Edit], Rows]:
@@ -58,8 +59,10 @@ def rendered(tokenizer: Any, prompts: Sequence[str], chat: bool) -> list[str]:
     return [tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True) for turn in turns]
 
 
-def forward_seconds(model: Any, tokenizer: Any, edit: editmem.Edit) -> float:
-    inputs = tokenizer(f"{edit.text} {edit.target}", return_tensors="pt")
+def forward_seconds(model: Any, tokenizer: Any, edits: Sequence[editmem.Edit]) -> float:
+    """One pass over prompts and answers in a batch, the best of five."""
+    texts = [f"{edit.text} {edit.target}" for edit in edits]
+    inputs = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left")
     times = []
     with torch.no_grad():
         for _ in range(5):
@@ -89,7 +92,7 @@ def main(arguments: Sequence[str]) -> None:
     model = model.float() if options.float32 else model
     edits, rows = from_asks(options.asks) if options.asks else ([], [])
     if options.locft:
-        more = from_locft(options.locft / "wikibigedit_2k.json", options.edits)
+        more = from_locft(options.locft / RECORDS, options.edits)
         edits, rows = edits + more[0], rows + more[1]
     prompts = rendered(tokenizer, [prompt for _, prompt, _ in rows], options.chat)
     before = ask(model, tokenizer, prompts, tokens=16, batch=32)
@@ -102,7 +105,7 @@ def main(arguments: Sequence[str]) -> None:
         editor.edit(edits[8:], batch_size=16)
         took = statistics.mean(record.took for record in editor.edits.values())
         after = ask(model, tokenizer, prompts, tokens=16, batch=32)
-        bare = forward_seconds(model, tokenizer, edits[0])
+        bare = forward_seconds(model, tokenizer, edits[:1])
     print(
         f"{len(edits)} edits, took {took:.3f}; first {seconds[0]:.2f} s, later {statistics.median(seconds[1:]):.2f} s"
     )

@@ -223,9 +223,12 @@ class Draft(nn.Module, ABC):
         """Whether there is nothing to learn but the edits' answers."""
         return True
 
-    def leave(self, rows: Tensor) -> bool:
-        """Have later forward passes be of these rows alone (int64 `[n]`, of those of the last); edits without a row are
-        learned. False, and nothing is changed, where edits are learned in what they share."""
+    def only(self, rows: Tensor) -> bool:
+        """Expect these rows alone (int64 `[n]`, of the last forward's) in later ones; edits without a row are learned.
+
+        Returns:
+            False, with nothing changed, where edits are learned in what they share.
+        """
         return False
 
 

@@ -102,6 +102,7 @@ def _attach(slots: Slots, host: Host, site: SiteInfo, memory: Memory) -> None:
         slots.attach_noted(path, host.module(path))
     for path, module in host.below(site):
         slots.attach_taped(path, module)
+    slots.attach_head(host.model.get_output_embeddings())
 
 
 @lasting

@@ -173,7 +173,8 @@ def _token_losses(logits: Tensor, labels: Tensor) -> Tensor:
     """Negative log-likelihood of each label, float32 `[B, L]`, 0 where there is none; logits `[n, V]` of the others."""
     asked, logits = labels != IGNORED_LABEL, logits.float()
     if logits.requires_grad:
-        # Of most of a large vocabulary the gradient is denormal, and processors multiply that many times slower.
+        # Most of a large vocabulary has next to none. Times a weight that is a denormal number, with which processors
+        # work many times slower.
         logits.register_hook(functools.partial(nn.functional.hardshrink, lambd=NO_GRADIENT))
     losses = nn.functional.cross_entropy(logits, labels[asked], reduction="none")
     return losses.new_zeros(labels.shape).masked_scatter(asked, losses)
@@ -214,4 +215,4 @@ def _of_unfinished(draft: Draft, batch: Batch, tape: Tape, unfinished: Tensor) -
     if len(rows) == len(batch.ids) or batch.vision:
         return batch, tape
     left = tape.only(rows, len(batch.ids))
-    return (batch, tape) if left is None or not draft.leave(rows) else (batch.only(rows), left)
+    return (batch, tape) if left is None or not draft.only(rows) else (batch.only(rows), left)

@@ -5,9 +5,7 @@ in every optimiser step, so that a step costs the blocks above only. This holds 
 """
 
 import dataclasses
-import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -20,7 +18,6 @@ from editmem.hosts import compat
 from editmem.hosts.decisions import Decisions
 from editmem.hosts.forward import IGNORED_LABEL, Call, Context, Tape
 from editmem.hosts.structure import Host, SiteInfo
-from editmem.hosts.swapped import SLOT
 from editmem.memory import Prompts
 
 
@@ -56,41 +53,13 @@ class Runner:
         if "use_cache" in self.options:
             inputs["use_cache"] = False
         lengths = (batch.mask * (batch.step <= 0)).sum(1)
-        with self.context.setting(stand_ins=dict(stand_ins or {}), lengths=lengths, silent=False), self._of(wanted):
+        with self.context.setting(stand_ins=stand_ins or {}, lengths=lengths, silent=False, wanted=wanted):
             logits = self.host.model(**inputs).logits.to(batch.ids.device)
         if wanted is None:
             return logits[:, -keep:]
+        # A head that is compiled, replaced or no plain linear map has run for all tokens.
         chosen = logits.shape[:2] == (1, int(wanted.sum()))
         return logits[0] if chosen else logits[:, -keep:][wanted]
-
-    @contextmanager
-    def _of(self, wanted: Tensor | None) -> Iterator[None]:
-        """Inside the block the head (`[B, T, d]` goes in) gets `[1, n, d]`, the `wanted` of each row's last columns."""
-        head, own = self._head, self.context.stand_ins
-
-        def choose(head: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-            if wanted is None or torch.compiler.is_compiling():
-                return None
-            if self.context.stand_ins is not own:  # a pass that a prompt stage makes on its way
-                return None
-            return args[0][:, -wanted.shape[1] :][wanted.to(args[0].device)][None], *args[1:]
-
-        if head is None or wanted is None:
-            yield
-            return
-        handle = head.register_forward_pre_hook(choose)
-        try:
-            yield
-        finally:
-            handle.remove()
-
-    @functools.cached_property
-    def _head(self) -> nn.Module | None:
-        """The output embeddings; None where a memory runs on them, or the host's forward is compiled with them."""
-        model = self.host.model
-        head = model.get_output_embeddings()
-        compiled = hasattr(model.forward, "_torchdynamo_orig_callable") or model._compiled_call_impl is not None
-        return head if isinstance(head, nn.Linear) and SLOT not in head.__dict__ and not compiled else None
 
     def _inputs(self, batch: Batch) -> dict[str, Any]:
         follows = compat.prefix_inputs(self.host.model, batch.step > 0)
@@ -110,7 +79,7 @@ class Runner:
             texts = self._greedy_seeing(batch, max(counts), pad, bare)
             return [text[:count] for text, count in zip(texts, counts, strict=True)]
         mask, tokens = batch.mask, batch.ids
-        said: list[list[int]] = [[] for _ in counts]
+        said = torch.full((len(counts), max(counts)), pad, device=tokens.device)
         rows = list(range(len(counts)))
         lengths: Tensor | None = (mask * (batch.step <= 0)).sum(1)
         inputs: dict[str, Any] = {"use_cache": True} if "use_cache" in self.options else {}
@@ -123,17 +92,14 @@ class Runner:
             with torch.no_grad(), self.context.setting(stand_ins={}, lengths=lengths, silent=bare):
                 out = self.host.model(input_ids=tokens, attention_mask=mask, **inputs, **follows)
             likeliest, cache = out.logits[:, -1].argmax(-1).to(tokens.device), compat.cache_of(out)
-            for row, token in zip(rows, likeliest.tolist(), strict=True):
-                said[row].append(token)
+            said[rows, length - 1] = likeliest
             mask = nn.functional.pad(mask, (0, 1), value=1)
             going = [place for place, row in enumerate(rows) if counts[row] > length]
-            left = torch.tensor(going, dtype=torch.long, device=tokens.device)
-            if 0 < len(going) < len(rows) and compat.pick_rows(cache, left):
-                rows = [rows[place] for place in going]
-                mask, likeliest = mask[left], likeliest[left]
+            if 0 < len(going) < len(rows) and compat.pick_rows(cache, torch.tensor(going, device=tokens.device)):
+                rows, mask, likeliest = [rows[place] for place in going], mask[going], likeliest[going]
             tokens, lengths, follows = likeliest[:, None], None, {}
             inputs[self.cache_name] = cache
-        return [text[:count] for text, count in zip(said, counts, strict=True)]
+        return [text[:count] for text, count in zip(said.tolist(), counts, strict=True)]
 
     def go_on(
         self, rows: Sequence[tuple[EncodedEdit, Sequence[int]]], count: int, pad: int, bare: bool

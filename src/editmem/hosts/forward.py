@@ -186,7 +186,10 @@ def _copied(out: Any) -> Any:
 
 
 class Context(threading.local):
-    """Per thread: the forward in progress, the generations around it, what was set and what was read for it."""
+    """Per thread: the forward in progress, the generations around it, what was set and what was read for it.
+
+    `wanted` is bool `[B, L]`: of which of each row's last tokens logits are asked for, where not of all.
+    """
 
     def __init__(self) -> None:
         self.call: Call | None = None
@@ -197,6 +200,7 @@ class Context(threading.local):
         self.stage_options: Mapping[str, Any] = {}
         self.stand_ins: dict[str, Any] | None = None
         self.tape: Tape | None = None
+        self.wanted: Tensor | None = None
         self.decided = Decisions()
         self.watched: list[Call] | None = None
 

@@ -14,7 +14,7 @@ from editmem.hosts.disguise import Disguised, host_class
 from editmem.hosts.forward import Call, Context
 from editmem.hosts.gate import Gate
 from editmem.hosts.staged import RewritesPrompts, StagedPrompts
-from editmem.hosts.swapped import SLOT, Part, Site, entry_class, generating_class, part_class, site_class
+from editmem.hosts.swapped import SLOT, Part, Site, entry_class, generating_class, head_class, part_class, site_class
 from editmem.hosts.token_lookup import TokenLookup
 
 _NO_CODE = (lambda: None).__code__
@@ -97,6 +97,11 @@ class Slots:
             self._place(path, module, part_class, Part(path, self.context))
         state = module.__dict__[SLOT]
         return state if isinstance(state, Part) else None
+
+    def attach_head(self, head: nn.Module | None) -> None:
+        """Let the output embeddings run for the tokens alone that are wanted; not where a memory is on them."""
+        if isinstance(head, nn.Linear) and SLOT not in head.__dict__:
+            self._swap(head, head_class(cast(Any, type(head))), self.context)
 
     def attach_entries(self, model: nn.Module, decoder: nn.Module) -> None:
         """Let `model` (with `generate`), its body and the `decoder` in it work out the call of each forward."""

@@ -1,8 +1,8 @@
 """The classes that modules of a host are swapped for: cached subclasses of their own that override `__call__`.
 
 What a class needs lies in the `__dict__` of the module, under `SLOT`. The *site* lets its memories run on its output; a
-*part* (a block, a vision tower) notes what goes in or comes out; the *entry* (the model with `generate`, and the
-decoder inside it) works out the call of each forward.
+*part* (a block, a vision tower) notes what goes in or comes out; the *head* runs for the tokens that are wanted; the
+*entry* (the model with `generate`, and the decoder inside it) works out the call of each forward.
 """
 
 import functools
@@ -163,6 +163,18 @@ class _PartCall(_Checkpointed):
         return out
 
 
+class _HeadCall(_Swapped):
+    """The output embeddings: of `[B, T, d]` they get only the tokens that are wanted, as `[1, n, d]`."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        # What is compiled keeps its shapes.
+        wanted = None if torch.compiler.is_compiling() else self.__dict__[SLOT].wanted
+        if wanted is not None:
+            x, *rest = args
+            args = x[:, -wanted.shape[1] :][wanted.to(x.device)][None], *rest
+        return super().__call__(*args, **kwargs)  # type: ignore[misc]
+
+
 def _undisturbed(method: Callable) -> Callable:
     """Nothing that a memory holds changes while the method runs, unless it has nothing to do with memories."""
 
@@ -276,6 +288,11 @@ def site_class(cls: Any) -> type:
 @functools.cache
 def part_class(cls: Any) -> type:
     return _subclass(_PartCall, cls)
+
+
+@functools.cache
+def head_class(cls: Any) -> type:
+    return _subclass(_HeadCall, cls)
 
 
 @functools.cache

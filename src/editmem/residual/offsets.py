@@ -133,7 +133,7 @@ class OffsetDraft(Draft):
         index = self.owner[:, None] * stored.shape[1] + torch.where(active, call.step, 0)
         return kernels.factored_delta(out, stored.flatten(0, 1), index, active)
 
-    def leave(self, rows: Tensor) -> bool:
+    def only(self, rows: Tensor) -> bool:
         self.owner = self.owner[rows.to(self.owner.device)]
         return True
 
