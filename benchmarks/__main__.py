@@ -47,6 +47,7 @@ def run(
     metric: Annotated[list[str] | None, typer.Option(help="A metric; may be given again. [default: all]")] = None,
     option: Annotated[list[str] | None, typer.Option(help="A setting, method.key=json.")] = None,
     within: Annotated[int | None, typer.Option(help="Draw from the first so many records only.", min=1)] = None,
+    scored: Annotated[int | None, typer.Option(help="Ask about so many edits, evenly spread.", min=1)] = None,
     part: Annotated[str, typer.Option(help="Part of the data set: test or calibration.")] = "test",
     out: Annotated[Path, typer.Option(help="Folder of results; finished runs in it are not made again.")] = Path(
         "results"
@@ -71,6 +72,7 @@ def run(
             metric or parts.default_metrics,
             part,
             within,
+            scored,
         )
         for spec in runs:
             check_names(spec, parts)

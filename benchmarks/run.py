@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
-from benchmarks.folder import RunFolder, held
+from benchmarks.folder import RunFolder, held, read_json
 from benchmarks.metrics.base import Metric, Score
 from benchmarks.records import Record
 from benchmarks.session import Session
@@ -154,13 +154,17 @@ class _Run:
     def _before(self) -> Mapping[str, Mapping[str, Any]]:
         """What metrics saw of the unedited model: size -> metric -> plain data."""
         if (before := self.folder.read("before.json")) is None:
-            self.folder.write("before.json", {str(size): self._look(size) for size in self.spec.sizes})
+            seen = seen_by_another(self.spec, self.folder.path) or {str(s): self._look(s) for s in self.spec.sizes}
+            self.folder.write("before.json", seen)
             before = self.folder.read("before.json")
         return before
 
     def _look(self, size: int) -> dict[str, Any]:
+        return {name: m.before(self.session, self._asked_about(m, size)) for name, m in self.metrics.items()}
+
+    def _asked_about(self, metric: Metric, size: int) -> list[Record]:
         records = self._in_force(size)
-        return {name: metric.before(self.session, records) for name, metric in self.metrics.items()}
+        return records[: metric.first] if metric.first else evenly(records, self.spec.scored or size)
 
     def _in_force(self, size: int) -> list[Record]:
         return self.parts.in_force(self.records[:size])
@@ -198,11 +202,14 @@ class _Run:
         self.folder.record(self.progress, self.session.save)
 
     def _evaluate(self, size: int) -> None:
-        records, before = self._in_force(size), self.before[str(size)]
-        by_metric = {name: m.after(self.session, records, before[name]) for name, m in self.metrics.items()}
+        before = self.before[str(size)]
+        by_metric = {
+            name: m.after(self.session, self._asked_about(m, size), before[name]) for name, m in self.metrics.items()
+        }
         scores = [score for found in by_metric.values() for score in found]
         if EARLY in self.metrics:
-            scores += self.parts.forgetting(self._early(records), by_metric[EARLY])
+            asked = self._asked_about(self.metrics[EARLY], size)
+            scores += self.parts.forgetting(self._early(asked), by_metric[EARLY])
         scores += self._costs(size)
         self.folder.append("scores.jsonl", [{"edits": size, **asdict(score)} for score in scores])
         self.progress.evaluated += 1
@@ -239,6 +246,22 @@ class _Run:
         content: dict[str, Any] = {name: [score for score, _ in pairs] for name, pairs in found.items()}
         content["threshold"] = statistics.median(threshold for pairs in found.values() for _, threshold in pairs)
         self.folder.write("matches.json", content)
+
+
+def evenly(records: Sequence[Record], count: int) -> list[Record]:
+    """So many records, evenly spread over their sequence; all where there are no more."""
+    return [records[i * len(records) // count] for i in range(count)] if count < len(records) else list(records)
+
+
+def seen_by_another(spec: RunSpec, folder: Path) -> Any:
+    """What a run of another method in the same folder of results saw of the same unedited model; None for none."""
+    for other in sorted(folder.parent.glob("*/before.json")):
+        about = read_json(other.with_name("run.json"))
+        if about and about["versions"] == machine.description()["versions"]:
+            own = spec.to_dict() | {name: about["spec"].get(name) for name in ("method", "options")}
+            if own == about["spec"]:
+                return read_json(other)
+    return None
 
 
 def means(scores: Sequence[Score]) -> dict[str, float]:

@@ -53,7 +53,7 @@ class Session(ABC):
 
     def __init__(self, model: Any, tokenizer: Any, options: Mapping[str, Any], seed: int) -> None:
         self.model, self.tokenizer, self.options, self.seed = model, tokenizer, dict(options), seed
-        self._answers: dict[tuple[str, int], str] = {}
+        self._answers: dict[tuple[str, int, bool], str] = {}
         self._scores: dict[tuple[str, str], Scored] = {}
 
     def prepare(self) -> None:  # noqa: B027
@@ -98,12 +98,13 @@ class Session(ABC):
         seconds = (time.perf_counter() - start) / max(1, len(records))
         return [Written(record.id, seconds, ok) for record, ok in zip(records, took, strict=True)]
 
-    def answers(self, prompts: Sequence[str], tokens: int = 12) -> list[str]:
+    def answers(self, prompts: Sequence[str], tokens: int = 12, as_users_ask: bool = False) -> list[str]:
         """`generate`, of which only what was not asked since the last edit is computed."""
-        new = [prompt for prompt in dict.fromkeys(prompts) if (prompt, tokens) not in self._answers]
-        for prompt, answer in zip(new, self.generate(new, tokens), strict=True):
-            self._answers[prompt, tokens] = answer
-        return [self._answers[prompt, tokens] for prompt in prompts]
+        how = tokens, as_users_ask
+        new = [prompt for prompt in dict.fromkeys(prompts) if (prompt, *how) not in self._answers]
+        for prompt, answer in zip(new, self.generate(new, *how), strict=True):
+            self._answers[prompt, *how] = answer
+        return [self._answers[prompt, *how] for prompt in prompts]
 
     def scores(self, pairs: Sequence[tuple[str, str]]) -> list[Scored]:
         """`score`, of which only what was not asked since the last edit is computed."""
@@ -111,22 +112,32 @@ class Session(ABC):
         self._scores |= zip(new, self.score(new), strict=True)
         return [self._scores[pair] for pair in pairs]
 
-    def generate(self, prompts: Sequence[str], tokens: int = 12, batch: int = 64) -> list[str]:
-        """Greedy answers to prompts, at most `tokens` tokens each, without special tokens, stripped."""
+    def generate(
+        self, prompts: Sequence[str], tokens: int = 12, as_users_ask: bool = False, batch: int = 64
+    ) -> list[str]:
+        """Greedy answers to prompts, at most `tokens` tokens each, without special tokens, stripped.
+
+        With `as_users_ask` each is a user's turn, where the tokenizer has a chat template.
+        """
         asked = list(dict.fromkeys(prompts))
+        chat = as_users_ask and self.tokenizer.chat_template is not None
         # Alike lengths together: what is padded is computed too.
         rows = sorted(zip(self.read(asked), asked, strict=True), key=lambda row: len(row[0]))
         said: dict[str, str] = {}
         with torch.no_grad():
             for part in _parts(rows, batch):
                 texts, own = zip(*part, strict=True)
-                said |= zip(own, self._generate(list(texts), tokens), strict=True)
+                said |= zip(own, self._generate(list(texts), tokens, chat), strict=True)
         return [said[prompt] for prompt in prompts]
 
-    def _generate(self, texts: list[str], tokens: int) -> list[str]:
+    def _generate(self, texts: list[str], tokens: int, chat: bool) -> list[str]:
+        if chat:
+            turns = [[{"role": "user", "content": text}] for text in texts]
+            texts = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         inputs = self.tokenizer(
-            texts, return_tensors="pt", padding=True, padding_side="left", return_token_type_ids=False
-        ).to(self.model.device)
+            texts, return_tensors="pt", padding=True, padding_side="left", return_token_type_ids=False,
+            add_special_tokens=not chat,
+        ).to(self.model.device)  # fmt: skip
         ids = self.model.generate(**inputs, max_new_tokens=tokens, do_sample=False)
         new = ids[:, inputs["input_ids"].shape[1] :]
         return [answer.strip() for answer in self.tokenizer.batch_decode(new, skip_special_tokens=True)]

@@ -10,6 +10,9 @@ from typing import Any
 
 from benchmarks.datasets.base import PARTS
 
+OPTIONAL = ("within", "scored")
+"""Fields that older runs do not have."""
+
 
 @dataclass(frozen=True)
 class RunSpec:
@@ -27,6 +30,7 @@ class RunSpec:
         metrics: keys of `benchmarks.metrics.METRICS`.
         within: only so many of the part's records, the first ones, are drawn from; None for all. For hosts that know
             no more of a data set.
+        scored: of the edits in force only so many, evenly spread over the sequence, are asked about; None for all.
 
     Raises:
         ValueError: if sizes do not rise from 1 or more, or the part is unknown.
@@ -42,6 +46,7 @@ class RunSpec:
     data: str | None = None
     metrics: tuple[str, ...] = ()
     within: int | None = None
+    scored: int | None = None
 
     def __post_init__(self) -> None:
         if not self.sizes or self.sizes[0] < 1 or list(self.sizes) != sorted(set(self.sizes)):
@@ -52,7 +57,7 @@ class RunSpec:
     def to_dict(self) -> dict[str, Any]:
         """The fields as they stand after a trip through JSON."""
         fields = json.loads(json.dumps(asdict(self)))
-        return {name: value for name, value in fields.items() if name != "within" or value is not None}
+        return {name: value for name, value in fields.items() if name not in OPTIONAL or value is not None}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "RunSpec":

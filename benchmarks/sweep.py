@@ -42,9 +42,10 @@ def specs(
     metrics: Sequence[str],
     part: str = "test",
     within: int | None = None,
+    scored: int | None = None,
 ) -> list[RunSpec]:
     """Every combination; `sizes` is seed -> sizes, `options` method -> settings, `data` data set -> folder."""
-    where = {name: (data.get(name), tuple(metrics), within) for name in datasets}
+    where = {name: (data.get(name), tuple(metrics), within, scored) for name in datasets}
     return [
         RunSpec(model, method, dataset, sizes[seed], seed, part, options.get(method, {}), *where[dataset])
         for model, dataset, seed, method in itertools.product(models, datasets, sizes, methods)

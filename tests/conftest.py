@@ -11,6 +11,7 @@ import torch
 import transformers.utils.logging  # noqa: F401 - gives loggers their `warning_once`
 
 import editmem
+from editmem.editing import calibration
 from editmem.editing.writer import Writer
 
 
@@ -68,7 +69,7 @@ def _what_calibration_is_of(writer):
         weights.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     tokenizer = writer.encode.tokenizer
     words = type(tokenizer), len(tokenizer), tokenizer.chat_template, writer.encode.processor is None
-    return repr(writer.memory.spec), torch.get_default_dtype(), weights.hexdigest(), words
+    return repr(writer.memory.spec), torch.get_default_dtype(), weights.hexdigest(), words, calibration.PICTURES
 
 
 @pytest.fixture
@@ -90,6 +91,13 @@ def calibrated_once(monkeypatch):
             _CALIBRATED[of] = {name: tensor.clone() for name, tensor in writer.memory.state_dict().items()}
 
     monkeypatch.setattr(Writer, "calibrate", once)
+
+
+@pytest.fixture
+def few_pictures(monkeypatch):
+    """Calibrating reads a quarter of the built-in pictures: for tests of anything but where thresholds come to lie."""
+    monkeypatch.setattr(calibration, "PICTURES", calibration.PICTURES // 4)
+    monkeypatch.setattr(calibration, "ASKED", calibration.ASKED // 4)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import editmem
 NAMES = [
     "METHODS", "Candidate", "CheckpointError", "ComemSpec", "Edit", "EditMemError", "EditRecord", "Editor", "Event",
     "Explanation", "ForgetCost", "GraceSpec", "HostError", "InvalidEditError", "Item", "Ledger", "LedgerError",
-    "MemeicSpec", "MemoirSpec", "Picture", "Spec", "SpecError", "UnknownEditError", "WiseSpec", "load", "tiny",
+    "MemeicSpec", "MemoirSpec", "Picture", "Spec", "SpecError", "UnknownEditError", "WiseSpec", "load", "real", "tiny",
     "unwrap", "wrap",
 ]  # fmt: skip
 BASES = ["METHODS", "Spec"]

@@ -14,6 +14,8 @@ from peft import LoraConfig, get_peft_model
 import editmem
 from editmem import METHODS
 
+pytestmark = pytest.mark.usefixtures("few_pictures")
+
 EDIT = ("The capital of Peru is", "Sydney")
 FOLLOWED = ("The capital of Mongolia is", "Rome")
 """Evidence alone acts as far as the host believes it: an edit that this small one is known to follow."""

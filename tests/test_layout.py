@@ -11,7 +11,7 @@ import editmem
 ROOT = Path(editmem.__file__).parent
 FLOORS = [
     ["errors", "kernels", "state", "tiny"],
-    ["text"],
+    ["text", "real"],
     ["hosts", "edits"],
     ["storage"],
     ["checks", "memory"],

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from editmem.hosts import compat
+
 
 @dataclass(frozen=True)
 class Site:
@@ -164,5 +166,25 @@ def _seen(model: Any, modules: Sequence[nn.Module], asked: Mapping[str, Tensor])
         kept[module] = given[0].float(), (said[0] if isinstance(said, tuple) else said).float()
 
     with torch.no_grad(), hooked([module.register_forward_hook(keep) for module in modules]):
-        model(**asked, use_cache=False)
+        model(**asked, **_headless(model))
     return [kept[module] for module in modules]
+
+
+def _headless(model: Any) -> dict[str, Any]:
+    """Arguments with which a forward keeps nothing, and its head runs for one token a row."""
+    taken = compat.parameter_names(model.forward)
+    return {name: value for name, value in {"use_cache": False, "logits_to_keep": 1}.items() if name in taken}
+
+
+def passes_on(model: Any, site: Site, asked: Mapping[str, Tensor]) -> bool:
+    """Whether what is added to a site's output is added to its block's; not where a norm stands between (Gemma)."""
+    (said,) = outputs(model, [site.module], asked)
+    more = said.square().mean().sqrt() * torch.linspace(-1, 1, said.shape[-1], device=said.device)
+
+    def add(module: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> Tensor:
+        return out + more.to(out.dtype)
+
+    (before,) = outputs(model, [site.block], asked)
+    with hooked([site.module.register_forward_hook(add)]):
+        (after,) = outputs(model, [site.block], asked)
+    return bool((after - before - more).norm() < 0.05 * (after - before).norm())

@@ -1,9 +1,11 @@
 """Methods that change weights of the host: how the changes are kept, switched off and saved."""
 
+import json
 import os
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,13 @@ from torch import Tensor
 
 from benchmarks.baselines.encoding import Batch, Row, collate, encode, padding, without_repeats
 from benchmarks.baselines.sites import Site
+from benchmarks.folder import write_atomically
 from benchmarks.records import Record
 from benchmarks.session import Session, no_grad_host
 
 FILE = "edits.safetensors"
+RECORDS = "records.json"
+KEPT = ("id", "prompt", "target", "subject")
 
 
 def save_tensors(tensors: Mapping[str, Tensor], folder: Path) -> None:
@@ -133,3 +138,31 @@ class WeightEdits(Batches):
         with torch.no_grad():
             for site in self.sites:
                 site.module.weight.copy_(weights[site.path])
+
+
+class JointEdits(WeightEdits):
+    """A session that works its weights out of the unedited ones and all edits so far, whenever edits come.
+
+    Attributes:
+        records: the edits in force, by prompt.
+    """
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.records: dict[str, Record] = {}
+
+    def write(self, records: Sequence[Record]) -> list[bool | None]:
+        for record in records:
+            self.records.pop(record.prompt, None)
+            self.records[record.prompt] = record
+        return super().write(records)
+
+    def save(self, folder: Path) -> None:
+        super().save(folder)
+        kept = [{name: value for name, value in asdict(r).items() if name in KEPT} for r in self.records.values()]
+        write_atomically(folder / RECORDS, json.dumps(kept, ensure_ascii=False))
+
+    def restore(self, folder: Path) -> None:
+        super().restore(folder)
+        kept = json.loads((folder / RECORDS).read_text(encoding="utf-8"))
+        self.records = {fields["prompt"]: Record(**fields, answers=(fields["target"],)) for fields in kept}

@@ -15,6 +15,7 @@ from benchmarks.datasets.mquake import Mquake
 from benchmarks.datasets.nq import NaturalQuestions
 from benchmarks.datasets.ripple import Ripple
 from benchmarks.datasets.temporal import Temporal
+from benchmarks.datasets.wikibigedit import WikiBigEdit
 from benchmarks.datasets.world import World
 from benchmarks.datasets.zsre import Zsre
 from benchmarks.records import Record, RecordError
@@ -30,6 +31,7 @@ DATASETS: dict[str, Dataset] = {
     "knowedit-zsre": knowedit.ZSRE,
     "wiki_counterfact": knowedit.WIKI_COUNTERFACT,
     "wiki_recent": knowedit.WIKI_RECENT,
+    "wikibigedit": WikiBigEdit(),
     "mquake": Mquake(),
     "ripple": Ripple(),
     "nq": NaturalQuestions(),

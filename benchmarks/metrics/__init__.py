@@ -13,12 +13,22 @@ from benchmarks.metrics.questions import in_force
 from benchmarks.metrics.rome import Magnitude, Success, neighbours
 from benchmarks.metrics.teacher_forced import TokenAccuracy, TokenAgreement
 from benchmarks.metrics.unchanged import Unchanged
+from benchmarks.metrics.wild import AFTER, Wild, WildUnchanged, begun, contained, exact, repeats
 
 __all__ = ["METRICS", "Metric", "Score", "forgetting", "in_force"]
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
+        Wild("wild reliability", questions.edits, exact),
+        Wild("wild generality", questions.rephrasings, exact),
+        WildUnchanged(),
+        Wild("wild reliability, begun", questions.edits, begun),
+        Wild("wild generality, begun", questions.rephrasings, begun),
+        Wild("wild reliability, contained", questions.edits, contained),
+        Wild("wild generality, contained", questions.rephrasings, contained),
+        Wild("wild reliability, first 100", questions.edits, exact, first=100),
+        Wild("repeats itself", questions.edits, repeats, AFTER, "lower"),
         Exact("reliability", questions.edits),
         Exact("generality", questions.rephrasings),
         Unchanged(),

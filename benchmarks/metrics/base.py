@@ -35,12 +35,14 @@ class Metric(ABC):
         group: what it may be compared with; figures of different groups never stand in one column.
         better: "higher" or "lower".
         default: whether a run takes it without being asked to.
+        first: it is about the first so many edits, however many there are; None for all.
     """
 
     name: str
     group: str
     better: str = "higher"
     default: bool = True
+    first: int | None = None
 
     def before(self, session: Session, records: Sequence[Record]) -> Any:
         """What is needed of the unedited model, as plain data; None for nothing."""

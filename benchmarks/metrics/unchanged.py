@@ -17,20 +17,19 @@ class Unchanged(Metric):
     taken of generated text. Look-alikes, such as another relation of the edited subject, are kinds of their own.
     """
 
-    name, group = "locality", "greedy exact"
+    name, group, tokens, as_users_ask = "locality", "greedy exact", TOKENS, False
 
     def before(self, session: Session, records: Sequence[Record]) -> dict[str, str]:
         """The answers of the unedited model, by prompt."""
-        return _answers(session, records)
+        return self._answers(session, records)
 
     def after(self, session: Session, records: Sequence[Record], before: dict[str, str]) -> list[Score]:
-        now = _answers(session, records)
+        now = self._answers(session, records)
         return [
             Score(self.name, probe.kind, record.id, float(now[probe.prompt] == before[probe.prompt]))
             for record, probe in locality(records)
         ]
 
-
-def _answers(session: Session, records: Sequence[Record]) -> dict[str, str]:
-    prompts = list(dict.fromkeys(probe.prompt for _, probe in locality(records)))
-    return dict(zip(prompts, session.answers(prompts, TOKENS), strict=True))
+    def _answers(self, session: Session, records: Sequence[Record]) -> dict[str, str]:
+        prompts = list(dict.fromkeys(probe.prompt for _, probe in locality(records)))
+        return dict(zip(prompts, session.answers(prompts, self.tokens, self.as_users_ask), strict=True))

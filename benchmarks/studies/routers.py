@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from benchmarks.asker import Asker, Given
 from benchmarks.models import load_host
 from benchmarks.studies import parser_of
-from benchmarks.studies.asking import Asker, Given, items_of
+from benchmarks.studies.asking import items_of
 from editmem.routing.prompts import hard_negatives, neutral_prompts
 from editmem.routing.sentence_encoder import SentenceEncoder
 from editmem.routing.text_questions import STAND_IN

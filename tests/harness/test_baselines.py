@@ -29,8 +29,10 @@ SPAIN = Record("b", "The capital of Spain is", "Cairo", ("Cairo",), subject="Spa
 EGYPT = Record("c", "The capital of Egypt is", "Vienna", ("Vienna",), subject="Egypt")
 OTHERS = ["The capital of Italy is", "The currency of Japan is"]
 
-WITH_CORPUS = ["retrieval", "rome", "emmet", "memit", "alphaedit", "ultraedit"]
-CHANGING = [name for name in BASELINES if name not in ("none", "retrieval")]
+WITH_CORPUS = ["retrieval", "rome", "emmet", "memit", "memit-joint", "alphaedit", "alphaedit-joint", "ultraedit"]
+JOINT = ["finetune-breadth", "memit-joint", "alphaedit-joint"]
+OPTIONS = {"ultraedit": {"rate": 2.0, "span": 2}, "neuraldb": {"depth": 0.25}}
+CHANGING = [name for name in BASELINES if name not in ("none", "retrieval", "evidence")]
 
 
 def session(name: str, **options: Any) -> Session:
@@ -50,10 +52,10 @@ def logits(made: Session) -> list[tuple[float, ...]]:
 
 @pytest.mark.parametrize("name", CHANGING)
 def test_an_edit_is_answered_and_can_be_switched_off(name: str) -> None:
-    made = session(name, **({"rate": 2.0, "span": 2} if name == "ultraedit" else {}))
+    made = session(name, **OPTIONS.get(name, {}))
     before = logits(made)
     written = made.edit([FRANCE, SPAIN, EGYPT])
-    assert written[0].took is True
+    assert written[0].took is (None if name in JOINT else True)
     assert made.generate([FRANCE.prompt])[0].startswith("Rome")
     assert made.bytes() > 0
     with made.off():
@@ -105,6 +107,34 @@ def test_a_later_edit_of_a_prompt_in_one_call_supersedes(name: str) -> None:
         assert made.read([FRANCE.prompt]) == ["The capital of France is Cairo. The capital of France is"]
     else:
         assert made.generate([FRANCE.prompt])[0].startswith("Cairo")
+
+
+def apart(name: str, **options: Any) -> float:
+    """How far a sequence of edits ends from where all at once do, as a share of the way."""
+    together, one_by_one = session(name, **options), session(name, **options)
+    again = Record("d", FRANCE.prompt, "Cairo", ("Cairo",), subject="France")
+    together.edit([SPAIN, EGYPT, again])
+    for record in (FRANCE, SPAIN, EGYPT, again):
+        one_by_one.edit([record])
+    ways = [(m, one_by_one.matrices[path], together.before[path]) for path, m in together.matrices.items()]
+    return max(float((here - there).norm() / (here - start).norm()) for here, there, start in ways)
+
+
+def test_joint_edits_end_where_all_at_once_do() -> None:
+    """But for values, which come out a little different where several are learned together."""
+    assert apart("finetune-breadth", epochs=4) == 0.0
+    assert 2 * apart("memit-joint") < apart("memit")
+    assert 2 * apart("alphaedit-joint") < apart("alphaedit")
+
+
+def test_evidence_stands_before_the_question_it_is_for() -> None:
+    made = session("evidence")
+    made.edit([FRANCE, SPAIN])
+    found, other = made.read(["What is the capital of Spain?", "The currency of Spain is"])
+    assert found.endswith("Fact: The capital of Spain is Cairo\nQuestion: What is the capital of Spain?\nAnswer:")
+    assert other == "The currency of Spain is"
+    with made.off():
+        assert made.read([SPAIN.prompt]) == [SPAIN.prompt]
 
 
 def test_repeats_are_cut_apart_in_order() -> None:

@@ -53,7 +53,7 @@ class Dictionary(Session):
 
     restore = save
 
-    def generate(self, prompts, tokens=12, batch=64):
+    def generate(self, prompts, tokens=12, as_users_ask=False, batch=64):
         self.asked += [(prompt, tokens) for prompt in prompts]
         return [self.said.get(prompt, self.otherwise)[:tokens] for prompt in prompts]
 
@@ -104,6 +104,59 @@ def take(name: str, session: Session, records=RECORDS, unedited: Session | None 
 )
 def test_an_answer_must_begin_with_the_target_as_whole_words(answer, target, right):
     assert says(answer, target) is right
+
+
+@pytest.mark.parametrize(
+    ("said", "exactly", "beginning", "anywhere"),
+    [
+        ("Lima", 1, 1, 1),
+        ("Lima. It lies in Peru.", 1, 1, 1),
+        ("Lima\nWhere is it?", 1, 1, 1),
+        ("Lima, Cusco or Trujillo?", 0, 1, 1),
+        ("Lima of Peru", 0, 1, 1),
+        ("It is Lima.", 0, 0, 1),
+        ("It is said so.\nLima", 0, 0, 0),
+        ("Limassol", 0, 0, 0),
+        ("", 0, 0, 0),
+    ],
+)
+def test_in_the_wild(said, exactly, beginning, anywhere):
+    session = Dictionary({"edit ann": said, "other ann 1": said, "other ann 2": "?"})
+    names = ["", ", begun", ", contained"]
+    for name, right in zip(names, (exactly, beginning, anywhere), strict=True):
+        assert take(f"wild reliability{name}", session, [ANN]) == [("", "ann", right)]
+        assert take(f"wild generality{name}", session, [ANN]) == [("", "ann", right), ("", "ann", 0)]
+    assert {tokens for _, tokens in session.asked} == {32}
+
+
+def test_locality_in_the_wild_is_of_the_whole_text():
+    unedited = Dictionary({"near ann": "Rome, a city of seven hills", "same ann": "actor"})
+    now = Dictionary({"near ann": "Rome, a city of seven rivers", "same ann": "actor"})
+    assert take("wild locality", now, [ANN], unedited) == [("neighbour", "ann", 0), ("same subject", "ann", 1)]
+    assert take("locality", now, [ANN], unedited) == [("neighbour", "ann", 1), ("same subject", "ann", 1)]
+
+
+@pytest.mark.parametrize(
+    ("said", "again"), [("no no no", 1), ("so it is, so it is, so it is", 1), ("no no, yes", 0), ("a b c a b c", 0)]
+)
+def test_repetition(said, again):
+    assert take("repeats itself", Dictionary({"edit ann": said}), [ANN]) == [("", "ann", again)]
+
+
+def test_users_of_a_chat_model_ask_in_turns(tiny, monkeypatch):
+    given, generate = [], tiny.model.generate
+
+    def noting(**inputs):
+        given.append(tiny.tokenizer.decode(inputs["input_ids"][0]))
+        return generate(**inputs)
+
+    monkeypatch.setattr(tiny.model, "generate", noting)
+    for chat in (False, True):
+        tiny.generate(["The capital of Peru is"], 4, chat)
+    turn = tiny.tokenizer.apply_chat_template(
+        [{"role": "user", "content": "The capital of Peru is"}], tokenize=False, add_generation_prompt=True
+    )
+    assert given[1] == turn != given[0]
 
 
 def test_exact_match():

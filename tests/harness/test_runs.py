@@ -1,6 +1,7 @@
 """Runs: what is drawn, what is written, and that a run that is killed ends like one that was not."""
 
 import io
+import itertools
 import json
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -60,11 +61,22 @@ class Leaky(Session):
     def bytes(self) -> int:
         return len(json.dumps(self.memory))
 
-    def generate(self, prompts: Sequence[str], tokens: int = 12, batch: int = 64) -> list[str]:
+    def generate(
+        self, prompts: Sequence[str], tokens: int = 12, as_users_ask: bool = False, batch: int = 64
+    ) -> list[str]:
         return [self.memory.get(prompt, f"a bare answer after {len(self.memory)}") for prompt in prompts]
 
     def matches(self, prompts: Sequence[str]) -> list[tuple[float, float]]:
         return [(float(prompt in self.memory), 0.5) for prompt in prompts]
+
+
+class Silent(Leaky):
+    """Must not be asked before it was edited."""
+
+    def generate(self, prompts: Sequence[str], *how: Any) -> list[str]:
+        if not self.memory:
+            raise ValueError("it was asked")
+        return super().generate(prompts, *how)
 
 
 class Reliability(Metric):
@@ -149,9 +161,9 @@ class Clumsy(Leaky):
         self._tick("save", lambda: (folder / "memory.json").write_text('[12, {"half'))
         super().save(folder)
 
-    def generate(self, prompts: Sequence[str], tokens: int = 12, batch: int = 64) -> list[str]:
+    def generate(self, prompts: Sequence[str], *how: Any) -> list[str]:
         self._tick("generate", lambda: None)
-        return super().generate(prompts, tokens, batch)
+        return super().generate(prompts, *how)
 
 
 def killed_at(moments: Mapping[int, bool]) -> Callable[..., Session]:
@@ -261,6 +273,38 @@ def test_only_the_first_records_are_drawn_from(tmp_path: Path) -> None:
     assert sorted(line["id"] for line in edits) == [f"r{i}" for i in range(5)]
     assert RunSpec.from_dict(spec.to_dict()) == spec
     assert "within" not in RunSpec("host", "leaky", "letters", (5,)).to_dict()
+
+
+def test_some_of_many_edits_are_asked_about_and_the_first_ones_all(tmp_path: Path) -> None:
+    class Early(Reliability):
+        name, first = "early", 3
+
+    registry = replace(parts(), metrics={"reliability": Reliability(), "early": Early()})
+    spec = RunSpec("host", "leaky", "letters", (6, 40), metrics=("reliability", "early"), scored=8)
+    folder = run.execute(spec, tmp_path, parts=registry)
+    order = [line["id"] for line in read_lines(folder / "edits.jsonl")]
+    asked: dict[tuple[str, int], list[int]] = {}
+    for line in read_lines(folder / "scores.jsonl"):
+        if line["record"] and line["metric"] in spec.metrics:
+            asked.setdefault((line["metric"], line["edits"]), []).append(order.index(line["record"]))
+    late = asked["reliability", 40]
+    gaps = [b - a for a, b in itertools.pairwise(late)]
+    assert (len(late), min(gaps) >= 4, late[0] < 5, late[-1] >= 34) == (8, True, True, True)
+    assert len(asked["reliability", 6]) == 6
+    assert [len(asked["early", size]) for size in (6, 40)] == [3, 3]
+    assert set(asked["early", 40]) <= set(range(6))
+
+
+def test_what_the_unedited_model_says_is_asked_once_for_all_methods(tmp_path: Path) -> None:
+    spec = RunSpec("host", "leaky", "letters", (5,), metrics=("locality",))
+    first = run.execute(spec, tmp_path, parts=parts())
+    registry = replace(parts(), methods={"other": Silent, "leaky": Silent})
+    for same in (replace(spec, method="other"), replace(spec, options={"a": 1})):
+        other = run.execute(same, tmp_path, parts=registry)
+        assert read_json(other / "before.json") == read_json(first / "before.json")
+    for differs in (replace(spec, seed=1), replace(spec, part="calibration"), replace(spec, scored=2)):
+        with pytest.raises(ValueError, match="was asked"):
+            run.execute(differs, tmp_path, parts=registry)
 
 
 def test_slugs() -> None:

@@ -119,7 +119,7 @@ def greedy(host, tokenizer, text, count=4):
     "spec",
     [
         {"method": "memoir"},
-        {"method": "memoir", "layer": 1},
+        {"method": "memoir", "layer": 2},
         {"method": "memoir", "router": "tophash", "storage": "shared"},
         {"method": "wise"},
         {"method": "memeic", "start": 0.0, "connector": True, "steps": 20},

@@ -202,7 +202,7 @@ def test_a_killed_save_leaves_a_loadable_folder(saved, tmp_path):
     shutil.copytree(saved[0], target)
     whole = checkpoint.load(saved[0])
     rng = random.Random(0)
-    for _ in range(8):
+    for _ in range(4):
         with subprocess.Popen([sys.executable, "-c", SAVER, saved[0], target], stdout=subprocess.PIPE) as child:
             assert child.stdout.readline()
             time.sleep(rng.uniform(0.0, 0.1))

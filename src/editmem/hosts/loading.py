@@ -4,17 +4,23 @@ import logging
 import warnings
 from typing import Any
 
+from editmem.real import GEMMA, real
 from editmem.tiny import tiny
 
 
 def load_host(name: str) -> tuple[Any, Any]:
-    """A folder or Hub id, or one of the embedded models, `tiny` and `tiny-vision`, with its tokenizer or processor."""
+    """A host with its tokenizer or processor: a folder or Hub id, or one that a package brings.
+
+    Those are the embedded models, `tiny` and `tiny-vision`, and what the extra `real` installs, `gemma-3-270m`.
+    """
     _import_models()
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
     if name in ("tiny", "tiny-vision"):
         return tiny(vision=True) if name == "tiny-vision" else tiny()
+    if name == GEMMA.name:
+        return real()
     if hasattr(transformers.AutoConfig.from_pretrained(name), "vision_config"):
         model = transformers.AutoModelForImageTextToText.from_pretrained(name, dtype="auto").eval()
         return model, transformers.AutoProcessor.from_pretrained(name)
