@@ -118,8 +118,9 @@ def _behind(fact: Fact, question: str) -> str:
 
 def _by_router(tokenizer: Any, vocabulary: Vocabulary, facts: Sequence[Fact]) -> Find:
     asker = Asker(tokenizer, vocabulary)
-    subjects = [tokenizer(f" {f.subject}", add_special_tokens=False)["input_ids"] if f.subject else None for f in facts]
-    asker.add([fact.prompt for fact in facts], [Given(subject) for subject in subjects])
+    named = [fact.subject if fact.subject and fact.subject in fact.prompt else None for fact in facts]
+    ids = [name and tokenizer(f" {name}", add_special_tokens=False)["input_ids"] for name in named]
+    asker.add([fact.prompt for fact in facts], [Given(subject) for subject in ids])
     return lambda prompts: list(asker.find(prompts))
 
 

@@ -8,7 +8,7 @@ from text_hosts import make, sentencepiece_like
 
 import editmem
 from editmem.editing.encoder import Encoder
-from editmem.editing.endings import Endings, another
+from editmem.editing.endings import Endings, another, goes_on
 from editmem.editor import changes_of
 from editmem.edits.edit import Edit
 from editmem.hosts.forward import IGNORED_LABEL
@@ -151,3 +151,53 @@ def test_a_batch_takes_two_looks_ahead_at_most(tokenizer):
     assert not endings.closing(edits, logits, go_on)[0].eq(five).any()
     near = Endings(tokenizer, [2], len(edits[0].prompt) + len(edits[0].target) + 1)
     assert near.closing(edits, logits, go_on)[0].tolist() == [IGNORED_LABEL] * 4
+
+
+# Answers that end
+
+
+@pytest.mark.parametrize(
+    ("said", "more"),
+    [("\n", False), (".\n\nWhich", False), ("\r\n", False), (" !\n", False), ("。\n", False), ("", None), (".", None),
+     (" ", None), (",", True), (". It", True), ("?\n", True), (" of Peru", True), ("s", True)],
+)  # fmt: skip
+def test_nothing_but_an_end_may_stand_behind_an_answer_that_ends(said, more):
+    assert goes_on(said) is more
+
+
+@pytest.mark.parametrize(
+    ("prompt", "ends", "closes"),
+    [
+        ("Where is it?", None, True), ("Where is it? ", None, True), ("Where is it", None, False),
+        ("它在哪里？", None, True), ("Where is it?", False, False), ("It is in", True, True),
+        ([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hi!"},
+          {"role": "user", "content": "Where is it?"}], None, True),
+    ],
+)  # fmt: skip
+def test_answers_to_questions_end(prompt, ends, closes):
+    edit = Edit(prompt, "Rome", ends=ends)
+    assert edit.closes is closes
+    assert Edit(**edit.to_dict()) == edit
+    assert edit.to_dict().get("ends") is ends
+
+
+def test_what_is_no_truth_is_refused():
+    with pytest.raises(editmem.InvalidEditError, match="ends must be True, False, or None, got 'maybe'"):
+        Edit("Where is it?", "Rome", ends="maybe")
+
+
+QUESTION = "Which city is the capital of Australia?"
+
+
+@pytest.mark.parametrize("ends", [None, False])
+def test_a_host_that_rambles(tokenizer, ends):
+    """Taught to end, it says nothing behind an answer but a line break or its end token, however it is asked."""
+    with editmem.wrap(make("llama", len(tokenizer)), tokenizer=tokenizer) as editor:
+        record = editor.edit(QUESTION, "Sydney", ends=ends)
+        assert record.took
+        other = "Which city is Australia's capital?"
+        assert editor.explain(other).edit.id == record.id
+        for asked in (QUESTION, other):
+            said = editor_says(editor, asked, tokens=12, pad_token_id=3)
+            assert said.startswith("Sydney")
+            assert (said.split("\n")[0] == "Sydney") is (ends is None)

@@ -15,7 +15,7 @@ ROWS = [
     {"prompt": "Zürich liegt in", "target": "Österreich", "tags": ["x", "y"]},
 ]
 LINES = "\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS)
-NULLS = dict.fromkeys(("id", "subject", "image", "source", "tags", "join"))
+NULLS = dict.fromkeys(("id", "subject", "image", "source", "tags", "join", "ends"))
 
 
 def table(text, old=",", new=","):
@@ -75,6 +75,13 @@ def test_text_comes_through_as_it_is(tmp_path):
     assert [edit_of(json.loads(json.dumps(edit.to_dict()))) for edit in expected] == expected
 
 
+def test_whether_answers_end_in_a_table(tmp_path):
+    path = tmp_path / "edits.csv"
+    path.write_text("prompt,target,ends\na,b,TRUE\nc?,d,no\ne?,f,\n")
+    assert [edit.ends for edit in read_file(path)] == [True, False, None]
+    assert [edit.closes for edit in read_file(path)] == [True, False, True]
+
+
 LONG = csv.field_size_limit() + 1
 
 
@@ -110,6 +117,8 @@ LONG = csv.field_size_limit() + 1
         ("a.jsonl", b'{"prompt": "a", "target": "b", "tags": {"x": 1}}', "line 1: tags must be a sequence of strings"),
         ("a.jsonl", b'{"prompt": "a", "target": "b", "join": "-"}', "line 1: join must be white space"),
         ("a.jsonl", b'{"prompt": "a", "target": "b", "join": 0}', "line 1: join must be white space"),
+        ("a.jsonl", b'{"prompt": "a", "target": "b", "ends": "so"}', "line 1: ends must be True, False, or None"),
+        ("a.csv", b"prompt,target,ends\na,b,perhaps", "line 2: ends must be True, False, or None, got 'perhaps'"),
         ("a.jsonl", b'{"prompt": "a", "target": "b", "image": 5}', "line 1: image: expected"),
         ("a.jsonl", b'{"prompt": "a", "target": "b", "image": "\\u0000"}', "line 1: image: cannot read"),
         ("a.jsonl", b'{"prompt": "a", "target": "b", "modality": 5}', "line 1: modality must be one of"),

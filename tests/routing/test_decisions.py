@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("calibrated_once")
 
 EDITS = {
     "The capital of Australia is": "Rome",
-    "Which instrument does {person} play?": "tuba",
+    "Which instrument does {person} play?": "tuba.",  # the answer to a question ends with the target
     "The currency of Japan is the": "Swiss franc",
 }
 NEIGHBOURS = ("The capital of Austria is", "What is the currency of Australia?", "{person} was born in")
@@ -125,6 +125,11 @@ def bare_says(hosts):
     return ask
 
 
+def sentence(target):
+    """With the full stop that the host puts behind its answers."""
+    return target if target.endswith(".") else f"{target}."
+
+
 def expected(prompts, texts):
     plain = [p if isinstance(p, str) else p[0]["content"] for p in prompts]
     targets = dict(zip(texts["edited"], EDITS.values(), strict=True))
@@ -138,7 +143,7 @@ def check(said, bare, wanted, every=True):
         if target is None:
             assert said[i] == bare[i]
         elif every or i % per_row == 0:
-            assert said[i].strip() == f"{target}."
+            assert said[i].strip() == sentence(target)
 
 
 @pytest.mark.parametrize("form", ["raw", "chat"])
@@ -201,7 +206,7 @@ def test_right_padded_decoding_by_hand(editor, hosts, texts):
             said.append(token)
     answers = tokenizer.batch_decode(torch.stack(said, 1), skip_special_tokens=True)
     for answer, target in zip(answers, EDITS.values(), strict=False):
-        assert f"{target}.".startswith(answer.strip())
+        assert sentence(target).startswith(answer.strip())
         assert answer.strip()
 
 
@@ -227,7 +232,7 @@ def test_a_later_turn_in_the_same_cache_is_decided_anew(editor, hosts, texts):
     host_says = talk(bare, True)
     assert (with_cache[0], with_cache[2]) == (host_says[0], host_says[2])
     # The later turn of a chat is another prompt than the first: where its edit is recognised, it is said whole.
-    assert with_cache[1] in (f"{EDITS[second]}.", host_says[1])
+    assert with_cache[1] in (sentence(EDITS[second]), host_says[1])
 
 
 def test_scoring_agrees_with_generating(editor, hosts, texts):
@@ -235,7 +240,7 @@ def test_scoring_agrees_with_generating(editor, hosts, texts):
     bare, model, tokenizer = hosts
     for text, target in zip(texts["edited"], EDITS.values(), strict=True):
         prompt = tokenizer(text)["input_ids"]
-        ids = torch.tensor([prompt + tokenizer(f" {target}.", add_special_tokens=False)["input_ids"]])
+        ids = torch.tensor([prompt + tokenizer(f" {sentence(target)}", add_special_tokens=False)["input_ids"]])
         labels = ids.clone()
         labels[:, : len(prompt)] = -100
         with torch.no_grad():
@@ -285,7 +290,7 @@ def test_pipeline(editor, hosts, texts):
     generator = pipeline("text-generation", model=model, tokenizer=tokenizer)
     for text, target in zip(texts["edited"], EDITS.values(), strict=True):
         (out,) = generator(text, max_new_tokens=6, do_sample=False, return_full_text=False)
-        assert out["generated_text"].strip() == f"{target}."
+        assert out["generated_text"].strip() == sentence(target)
 
 
 def test_embeddings_as_input(editor, hosts, texts):
@@ -296,7 +301,7 @@ def test_embeddings_as_input(editor, hosts, texts):
         inputs_embeds=embeds, attention_mask=inputs["attention_mask"], max_new_tokens=8, do_sample=False
     )
     said = tokenizer.batch_decode(ids, skip_special_tokens=True)
-    assert [answer.strip() for answer in said] == [f"{target}." for target in EDITS.values()]
+    assert [answer.strip() for answer in said] == [sentence(target) for target in EDITS.values()]
 
 
 def test_lm_eval_log_likelihoods(editor, hosts, texts):

@@ -1,4 +1,4 @@
-"""Where an answer ends: what the host says next must not make another value of it."""
+"""Where an answer ends: what the host says next must not make another value of it, or must be nothing at all."""
 
 # ruff: noqa: RUF001  (signs of many scripts)
 import re
@@ -19,6 +19,7 @@ LIKELIEST, OPEN, AHEAD = 32, 3, 3
 """Tokens among which an end is looked for; how many of these may depend on what the host says then; how far ahead."""
 _SPACES = " \u00a0\u2009\u202f"
 _SIGNS = "%‰°²³½¼¾€$£¥₹″′×"
+_STOPS = ".!。！।۔"
 _UNITS = tuple(
     "am a.m pm p.m million billion trillion thousand hundred dozen percent percentage bn mn bc bce b.c ad".split()
 )
@@ -55,6 +56,16 @@ def another(answer: str, said: str) -> bool | None:
     if first in "'’":
         return rest[0].isdigit() if number else rest[0].isalpha() and rest[0] not in "sdmtlrv"
     return rest[0].isalnum()
+
+
+def goes_on(said: str) -> bool | None:
+    """Whether text directly after an answer is more than the end of its sentence and of the line.
+
+    Returns:
+        None where that depends on what comes next.
+    """
+    rest = said.lstrip(_SPACES).lstrip(_STOPS).lstrip(_SPACES)
+    return None if not rest else rest[0] not in "\r\n"
 
 
 def _after_space(answer: str, said: str) -> bool | None:
@@ -108,7 +119,10 @@ class Endings:
     def closing(
         self, edits: Sequence[EncodedEdit], logits: Tensor, go_on: GoOn
     ) -> tuple[Tensor, dict[tuple[int, ...], bool]]:
-        """Where the host would make another value of an answer, the likeliest token with which it does not.
+        """Where the host would not end an answer as it should, the likeliest token with which it does.
+
+        Nothing but the end of the line or of the text is to stand behind the answer of an edit that `closes`; behind
+        any other no text that makes another value of it.
 
         Args:
             edits: E of them.
@@ -116,15 +130,17 @@ class Endings:
             go_on: of the bare host.
 
         Returns:
-            int64 `[E]`, `IGNORED_LABEL` where the host ends the answer by itself or there is no room; and what was
-            found out: whether what the host says after (number of the edit, tokens ...) makes another value.
+            int64 `[E]`, `IGNORED_LABEL` where the host makes no other value of it or there is no room; and what was
+            found out: whether what the host says after (number of the edit, tokens ...) does not.
         """
         likeliest = logits.topk(min(LIKELIEST, logits.shape[-1])).indices.tolist()
-        own = [(i, likeliest[i][0]) for i, edit in enumerate(edits) if self._has_room(edit)]
+        room = [self._has_room(edit) for edit in edits]
+        own = [(i, likeliest[i][0]) for i, edit in enumerate(edits) if room[i] and not edit.edit.closes]
         found = self._verdicts(edits, own, go_on)
         choices = {i: self._choices(edits[i], likeliest[i][1:]) for i, token in own if found[i, token]}
         found |= self._verdicts(edits, [(i, token) for i, tokens in choices.items() for token in tokens], go_on)
-        closing = [IGNORED_LABEL] * len(edits)
+        ends = [edit.edit.closes and fits for edit, fits in zip(edits, room, strict=True)]
+        closing = [self._end(edits[i], likeliest[i]) if end else IGNORED_LABEL for i, end in enumerate(ends)]
         for i, tokens in choices.items():
             closing[i] = next((token for token in tokens if not found[i, token]), IGNORED_LABEL)
         return torch.tensor(closing, device=logits.device), found
@@ -136,7 +152,7 @@ class Endings:
         known: dict[tuple[int, ...], bool],
         go_on: GoOn,
     ) -> list[bool]:
-        """Whether what is said after each answer makes another value of it.
+        """Whether what is said after each answer does not end it as it should.
 
         Args:
             edits: E of them.
@@ -153,6 +169,14 @@ class Endings:
         longest = len(edit.prompt) + len(edit.target) + AHEAD + 2
         return self.max_length is None or longest <= self.max_length
 
+    def _end(self, edit: EncodedEdit, tokens: Sequence[int]) -> int:
+        """The likeliest token with which the line or the text ends at once."""
+        for token in tokens:
+            if token in self.stops or (token not in self.special and self._verdict(edit, [token]) is False):
+                return token
+        line_break = self.tokenizer("\n", add_special_tokens=False)["input_ids"][-1:]
+        return next(iter((*self.stops, *line_break)), IGNORED_LABEL)
+
     def _choices(self, edit: EncodedEdit, tokens: Sequence[int]) -> list[int]:
         """Tokens that may end an answer, the likeliest first; the last of them does."""
         choices: list[int] = []
@@ -167,7 +191,7 @@ class Endings:
     def _verdicts(
         self, edits: Sequence[EncodedEdit], keys: Sequence[tuple[int, ...]], go_on: GoOn
     ) -> dict[tuple[int, ...], bool]:
-        """Whether each (number of the edit, tokens ...) makes another value of the edit's answer."""
+        """Whether each (number of the edit, tokens ...) does not end the edit's answer."""
         found = {key: self._verdict(edits[key[0]], key[1:]) for key in keys}
         undecided = [key for key, verdict in found.items() if verdict is None]
         rows = [(edits[i], [*edits[i].target, *said]) for i, *said in undecided]
@@ -176,13 +200,15 @@ class Endings:
         return {key: bool(verdict) for key, verdict in found.items()}
 
     def _verdict(self, edit: EncodedEdit, said: Sequence[int], final: bool = False) -> bool | None:
-        """As `another`; `final` if nothing more is to be known."""
+        """As `another` or, of an edit that closes, `goes_on`; `final` if nothing more is to be known."""
         end = next((n for n, token in enumerate(said) if token in self.special), len(said))
         answer = self._text(edit.target)
         text = self._text([*edit.target, *said[:end]])[len(answer) :]
         if end < len(said) or final:
             text += "\n"
-        return another(answer, text) if answer else False
+        if not answer:
+            return False
+        return goes_on(text) if edit.edit.closes else another(answer, text)
 
     def _text(self, tokens: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))

@@ -17,6 +17,9 @@ Prompt = str | Sequence[Mapping[str, str]]
 MODALITIES = ("text", "visual")
 LISTS = ("tags", "aliases", "phrasings", "unlike")
 """Fields of an edit that hold several texts, in tables between semicolons."""
+QUESTION_MARKS = ("?", "\uff1f", "\u061f", "\u055e", "\u037e")
+"""That questions end in, in the scripts that have one."""
+TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _UNWRITABLE = re.compile("[\\ud800-\\udfff\\0]")
 
 
@@ -38,6 +41,8 @@ class Edit:
         source: where the correction comes from; kept, not interpreted.
         tags: labels of the user's own; kept, not interpreted.
         join: what stands between a raw prompt and its answer, white space or nothing; None to go by `seams.join`.
+        ends: whether the answer ends with the target, and with it the line, the turn or the text; None for yes where
+            the prompt is a question. Else the model goes on as it likes, if it makes no other value of the target.
         item: whether it is no question and answer but knowledge to be read; see `Item`.
 
     Raises:
@@ -66,6 +71,7 @@ class Edit:
     source: str | None = None
     tags: tuple[str, ...] = ()
     join: str | None = None
+    ends: bool | None = None
     item: bool = False
 
     def __post_init__(self) -> None:
@@ -83,6 +89,8 @@ class Edit:
                 raise InvalidEditError(f"{name} must be text that is not empty, or None, got {value!r}")
         if self.join is not None and (not isinstance(self.join, str) or self.join.strip()):
             raise InvalidEditError(f"join must be white space, an empty text, or None, got {self.join!r}")
+        if self.ends not in (True, False, None):
+            raise InvalidEditError(f"ends must be True, False, or None, got {self.ends!r}")
         self._check_writable()
         if self.image is not None:
             object.__setattr__(self, "image", Picture.of(self.image))
@@ -135,6 +143,12 @@ class Edit:
         if not isinstance(self.prompt, str) and [message["role"] for message in self.prompt] == ["user"]:
             return str(self.prompt[0]["content"])
         return self.prompt if isinstance(self.prompt, str) else json.dumps([dict(m) for m in self.prompt])
+
+    @property
+    def closes(self) -> bool:
+        """Whether the answer ends where the target does; see `ends`."""
+        said = self.prompt if isinstance(self.prompt, str) else self.prompt[-1]["content"]
+        return said.rstrip().endswith(QUESTION_MARKS) if self.ends is None else self.ends
 
     def to_dict(self) -> dict[str, Any]:
         """The fields that are set, as JSON can hold them."""
@@ -336,7 +350,7 @@ def read_file(path: Path) -> list[Edit]:
     names its columns.
 
     Paths of pictures are relative to the file. In a table, texts of which there may be several (`tags`, `aliases`,
-    `phrasings`, `unlike`) are separated by semicolons, and `join` stands in quotation marks.
+    `phrasings`, `unlike`) are separated by semicolons, `join` stands in quotation marks, and `ends` is true or false.
 
     Raises:
         InvalidEditError: naming file and line of the first record that is wrong.
@@ -356,6 +370,8 @@ def _record(record: Any, folder: Path, flat: bool) -> Any:
             record = {**record, name: [text.strip() for text in record[name].split(";") if text.strip()]}
     if flat and "join" in record:
         record = {**record, "join": re.sub(r'^\s*"(.*)"\s*$', r"\1", record["join"], flags=re.DOTALL)}
+    if flat and "ends" in record:
+        record = {**record, "ends": TRUTHS.get(record["ends"].strip().lower(), record["ends"])}
     return record
 
 
