@@ -30,6 +30,12 @@ class Given:
     edit: Edit = PLAIN
 
 
+def prompts_of(texts: Sequence[Sequence[int]]) -> Prompts:
+    """Token ids as a router that reads no states takes them."""
+    rows = [(i, list(text), [0]) for i, text in enumerate(texts)]
+    return Prompts(torch.zeros(1), torch.zeros(1), collate(rows, 0, torch.device("cpu")).call())
+
+
 class Asker:
     """A router with a tokenizer, without a host."""
 
@@ -45,8 +51,7 @@ class Asker:
         return list(self.tokenizer(text)["input_ids"])
 
     def _prompts(self, texts: Sequence[str]) -> Prompts:
-        rows = [(i, self.ids(text), [0]) for i, text in enumerate(texts)]
-        return Prompts(torch.zeros(1), torch.zeros(1), collate(rows, 0, torch.device("cpu")).call())
+        return prompts_of([self.ids(text) for text in texts])
 
     def add(self, prompts: Sequence[str], given: Sequence[Any]) -> None:
         for start in range(0, len(prompts), TOGETHER):

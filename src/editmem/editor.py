@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from editmem.editing.changes import Changes
-from editmem.editing.explain import explain
+from editmem.editing.explain import explain, explain_each
 from editmem.editing.feedback import Feedback
 from editmem.editing.progress import Progress
 from editmem.editing.writer import Writer
-from editmem.edits.edit import Edit, EditRecord, Prompt, last_of_each, read_edits
+from editmem.edits.edit import Edit, EditRecord, Prompt, check_prompt, last_of_each, read_edits
 from editmem.edits.explanation import Explanation
-from editmem.edits.history import Event, Ledger
+from editmem.edits.history import Ledger
 from editmem.errors import EditMemError, InvalidEditError, SpecError, UnknownEditError
 from editmem.hosts.injection import Slots
 from editmem.hosts.structure import Host, SiteInfo
@@ -47,6 +47,11 @@ class ForgetCost:
 def changes_of(editor: "Editor") -> Changes:
     """What an editor works with, for a method's own programs and for tests; none of it is for users."""
     return editor._changes
+
+
+def _is_chat(prompt: Sequence[Any]) -> bool:
+    """Whether it is the messages of one chat, and no list of prompts."""
+    return bool(prompt) and all(isinstance(message, Mapping) for message in prompt)
 
 
 class Editor:
@@ -122,7 +127,10 @@ class Editor:
             >>> {name: record.edit.target for name, record in editor.edits.items()}
             {'au': 'Sydney'}
         """
-        return MappingProxyType({i: record for i, record in self._ledger.edits().items() if self._changes.is_active(i)})
+        recorded = self._ledger.edits()
+        if len(recorded) == self._changes.count:
+            return MappingProxyType(recorded)
+        return MappingProxyType({i: record for i, record in recorded.items() if self._changes.is_active(i)})
 
     @property
     def history(self) -> Ledger:
@@ -300,16 +308,15 @@ class Editor:
         """
         with self._slots.gate.editing():
             self._check_attached()
-            standing = self._ledger.standing()
-            actions = [event for event in standing if event.kind != "superseded"]
-            if not 1 <= n <= len(actions):
+            actions = self._ledger.last_standing(n if n > 0 else len(self._ledger))
+            if len(actions) != n:
                 raise EditMemError(f"cannot undo {n} events: {len(actions)} can be taken back")
-            undone = {event.number for event in actions[-n:]}
-            undone |= {e.number for e in standing if e.kind == "superseded" and e.number + 1 in undone}
-            wanted = Ledger()
-            wanted.take_over([*self._ledger, Event(len(self._ledger), "undone", (), 0.0, None, tuple(undone))])
+            undone = {event.number for event in actions}
+            undone |= {n - 1 for n in undone if n and self._ledger[n - 1].kind == "superseded"}
+            wanted = self._ledger.without(undone)
             with self._changes.whole():
-                changed = self._changes.become(wanted.edits())
+                active = {edit: record for edit, record in wanted.items() if record is not None}
+                changed = self._changes.become(active, among=wanted)
                 self._ledger.append("undone", changed, undoes=tuple(sorted(undone)))
 
     # Learning from use
@@ -379,13 +386,23 @@ class Editor:
 
     # Looking
 
-    def explain(self, prompt: Prompt, *, image: Any = None, top: int = 5) -> Explanation:
+    @overload
+    def explain(self, prompt: Prompt, *, image: Any = None, top: int = 5) -> Explanation: ...
+    @overload
+    def explain(self, prompt: Sequence[Prompt], *, top: int = 5) -> list[Explanation]: ...
+    def explain(self, prompt: Any, *, image: Any = None, top: int = 5) -> Explanation | list[Explanation]:
         """Which edit acts on a prompt, with what score against which threshold, and what came next.
 
         Args:
-            prompt: text or chat messages.
-            image: a picture that goes with it, as in `Edit`.
+            prompt: text or chat messages; or a list of such prompts, which are read together.
+            image: a picture that goes with it, as in `Edit`; with a single prompt only.
             top: how many candidates to show.
+
+        Returns:
+            what was found; a list of it, in order, for a list of prompts.
+
+        Raises:
+            InvalidEditError: if a prompt is empty or none, or a picture comes with a list of prompts.
 
         Examples:
             >>> import editmem
@@ -397,9 +414,18 @@ class Editor:
             ('au', True)
             >>> print(editor.explain("Which city is Austria's capital?").edit)
             None
+            >>> [e.edit is not None for e in editor.explain(["The capital of Australia is", "The capital of Peru is"])]
+            [True, False]
         """
         self._check_attached()
+        many = isinstance(prompt, Sequence) and not isinstance(prompt, str) and not _is_chat(prompt)
+        for each in prompt if many else [prompt]:
+            check_prompt(each)
+        if many and image is not None:
+            raise InvalidEditError("a picture goes with one prompt, not with a list of them; explain them one by one")
         with self._slots.gate.running(), self._host.frozen():
+            if many:
+                return explain_each(self._writers, self._ledger, prompt, top)
             return explain(self._writers, self._ledger, prompt, image, top)
 
     def off(self) -> AbstractContextManager[None]:
@@ -558,4 +584,4 @@ class Editor:
 
     def __repr__(self) -> str:
         methods = ", ".join(spec.method for spec in self.specs)
-        return f"Editor({type(self._host.model).__name__}, {methods}, {len(self.edits)} edits)"
+        return f"Editor({type(self._host.model).__name__}, {methods}, {self._changes.count} edits)"

@@ -366,6 +366,16 @@ class Memory(Stored, ABC):
     def erase(self, rows: Sequence[int]) -> None:
         """Drop the edits in these rows; the rows after them move up."""
 
+    def bury(self, rows: Sequence[int]) -> bool:
+        """Have the edits in these rows act no more, and be found no more, at a cost that hardly grows with the others.
+
+        The rows stay, and no row moves; `erase` is called with them when they have become many, and before saving.
+
+        Returns:
+            False, with nothing changed, where only `erase` can do that.
+        """
+        return False
+
     @property
     def rekeys(self) -> bool:
         """Whether its edits can go by other `phrasings` and `unlike` without being learned again."""

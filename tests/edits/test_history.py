@@ -117,6 +117,29 @@ def test_the_ledger_in_a_file(tmp_path):
     assert [json.loads(row[0])["kind"] for row in rows] == ["edited", "forgotten"]
 
 
+@pytest.mark.parametrize("method", ["memoir", {"method": "grace"}, ["memoir", "grace"]], ids=str)
+def test_explain_of_a_list_says_of_each_what_it_says_of_it_alone(method, host, tokenizer, monkeypatch):
+    monkeypatch.setattr("editmem.editing.explain.TOGETHER", 3)
+    with editmem.wrap(host, method, tokenizer=tokenizer) as editor:
+        editor.edit([("The capital of Australia is", "Sydney"), ("The capital of Peru is", "Cusco")])
+        turn = [{"role": "user", "content": "The capital of Australia is"}]
+        prompts = ["The capital of Australia is", "What is the capital of Peru?", "Bread", turn, "Why is the sky blue?"]
+        alone, together = [editor.explain(p, top=3) for p in prompts], editor.explain(prompts, top=3)
+        assert [found.prompt for found in together] == [found.prompt for found in alone]
+        assert [found.edit for found in together] == [found.edit for found in alone]
+        for one, other in zip(together, alone, strict=True):
+            assert [c.record.id for c in one.candidates] == [c.record.id for c in other.candidates]
+            if method == "memoir":  # GRACE's are shares of a distance that is next to nothing
+                scores = [c.score for c in one.candidates]
+                assert scores == pytest.approx([c.score for c in other.candidates], abs=1e-4)
+        assert editor.explain([]) == []
+        for bad in (["The capital of Peru is", " "], [3], ["a", [{"role": "user", "content": ""}]]):
+            with pytest.raises(editmem.InvalidEditError, match="prompt must"):
+                editor.explain(bad)
+        with pytest.raises(editmem.InvalidEditError, match="a picture goes with one prompt"):
+            editor.explain(["What is this?"], image="picture.png")
+
+
 def test_explain(editor):
     editor.edit(PROMPT, "Sydney", id="au")
     acting = editor.explain("Which city is Australia's capital?")

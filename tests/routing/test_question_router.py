@@ -98,7 +98,7 @@ def test_the_first_edit_reads_no_examples():
         first = len(forwards)
         editor.edit(LINDEN)
         handle.remove()
-        assert first <= len(forwards) - first + 1
+        assert first <= 12  # there are hundreds of examples
 
 
 def test_it_is_saved_forgotten_and_taken_back(editor, tmp_path):
@@ -241,3 +241,17 @@ def test_where_nothing_can_be_looked_at_the_decisions_are_the_same(editor, monke
     monkeypatch.setattr(asked, "_places", every)
     assert router.best(*router.scores_at_end(tokens, since)[:2], tokens[:, -1]).equal(seen[0])
     assert (seen[0] >= 0).sum() >= len(FOUND)
+
+
+def test_of_many_edits_the_newer_ones_are_shown(monkeypatch):
+    model, tokenizer = editmem.tiny()
+    with editmem.wrap(model, MemoirSpec(router="questions"), tokenizer=tokenizer) as editor:
+        ids = [record.id for record in editor.edit([AUSTRALIA, LINDEN, ("The capital of Chile is", "Arica")])]
+
+        def shown(prompt):
+            return [candidate.record.id for candidate in editor.explain(prompt, top=9).candidates]
+
+        assert sorted(shown("What is the capital of Peru?")) == sorted(ids)
+        monkeypatch.setattr("editmem.routing.question_router.SHOWN", 2)  # of the four rows: the plain one and the chat
+        assert shown("What is the capital of Peru?") == ids[2:]
+        assert shown(AUSTRALIA.prompt)[0] == ids[0]  # what is named always

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 from editmem.editing.optimise import Outcome
@@ -44,7 +44,7 @@ class Changes:
             specs=[writer.memory.spec.to_dict() for writer in self.writers],
             host=fingerprint(self.host),
             tokenizer=checkpoint.tokenizer_fingerprint(self.writers[0].encode.tokenizer),
-            rows=[list(writer.active.rows) for writer in self.writers],
+            rows=[writer.compacted() for writer in self.writers],
             events=list(self.ledger),
             tensors=[dict(w.memory.state_dict()) if w.memory.calibrated else {} for w in self.writers],
         )
@@ -74,6 +74,11 @@ class Changes:
 
     def is_active(self, edit_id: str) -> bool:
         return any(edit_id in writer.active for writer in self.writers)
+
+    @property
+    def count(self) -> int:
+        """How many edits are active."""
+        return sum(len(writer.active) for writer in self.writers)
 
     def prepare(self, edits: Sequence[Edit], progress: Progress = None) -> None:
         """Calibrate the memories that these edits go to, and refuse what they cannot hold."""
@@ -140,9 +145,16 @@ class Changes:
                 self.erase(replaced)
             return writer.learn([item for items in renderings for item in items], replaced)
 
-    def become(self, wanted: Mapping[str, EditRecord], batch_size: int = 1) -> tuple[str, ...]:
-        """Have these edits active, and no others; the ids of those that became active or inactive."""
-        held = {edit_id: edit for writer in self.writers for edit_id, edit in writer.active.edits().items()}
+    def become(
+        self, wanted: Mapping[str, EditRecord], batch_size: int = 1, among: Collection[str] | None = None
+    ) -> tuple[str, ...]:
+        """Have these edits active, and no others (`among` some ids); the ids of those that became so, or inactive."""
+        found = (
+            (edit_id, writer.active.get(edit_id))
+            for writer in self.writers
+            for edit_id in (writer.active if among is None else among)
+        )
+        held = {edit_id: edit for edit_id, edit in found if edit is not None}
         renewed = [r.edit for i, r in wanted.items() if i in held and self._only_keys(held[i], r.edit)]
         held |= {str(edit.id): edit for edit in renewed}
         gone = [i for i, edit in held.items() if i not in wanted or wanted[i].edit != edit]

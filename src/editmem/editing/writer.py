@@ -30,6 +30,8 @@ from editmem.text.vocabulary import Vocabulary
 
 PREFIXES = ("I", "You", "Because", "Yes", "Q: ")
 PREFIX_LENGTHS = (5, 10)
+WORTH_BURYING, MOST_BURIED = 2000, 0.25
+"""Rows from which on an edit that goes leaves its row behind, where the memory can; the largest share of such rows."""
 
 
 class Writer:
@@ -65,7 +67,7 @@ class Writer:
 
     def edit_of(self, row: int) -> Edit:
         """The edit in a row of the memory."""
-        return cast(Edit, self.active.get(self.active.rows[row]))
+        return cast(Edit, self.active.get(self.active.id_of(row)))
 
     @property
     def encode(self) -> Encoder:
@@ -212,7 +214,7 @@ class Writer:
 
         kept = put(commit)
         found = [matches for prompts in read for matches in self.memory.match(prompts, 1)]
-        ids = [self.active.rows[m[0].row] if m and m[0].score >= m[0].threshold else None for m in found]
+        ids = [self.active.id_of(m[0].row) if m and m[0].score >= m[0].threshold else None for m in found]
         seconds = (time.perf_counter() - start) / len(items)
         return [
             Outcome(own == item.edit.id, 0.0, 0.0, 0, seconds, known)
@@ -233,16 +235,28 @@ class Writer:
         """Edits that share weights with these: groups that are written anew together, in order of writing."""
         rows = self.active.rows_of(ids)
         groups = self.memory.dependents(rows) if rows else []
-        return [list(dict.fromkeys(self.active.rows[row] for row in rows)) for rows in groups]
+        return [list(dict.fromkeys(self.active.id_of(row) for row in rows)) for rows in groups]
 
     @lasting
     def drop(self, ids: Sequence[str]) -> None:
         """Erase those of these edits that the memory holds."""
         if rows := self.active.rows_of(ids):
             with self.gate.changing():
-                self.memory.erase(rows)
+                large = len(self.active.rows) - len(rows) >= WORTH_BURYING
+                buried = large and self.memory.bury(rows)
+                self.active.bury(ids)
+                if not buried or self.active.buried > MOST_BURIED * len(self.active.rows):
+                    self.memory.erase(self.active.close_up())
                 self.memory.moved()
-                self.active.drop(ids)
+
+    @lasting
+    def compacted(self) -> list[str]:
+        """The edit's id, for each row of the memory, once none is nobody's."""
+        if self.active.buried:
+            with self.gate.changing():
+                self.memory.erase(self.active.close_up())
+                self.memory.moved()
+        return [self.active.id_of(row) for row in range(len(self.active.rows))]
 
     @lasting
     def rekey(self, edit: Edit) -> None:
@@ -252,7 +266,7 @@ class Writer:
         self.active.renew(edit)
 
     def record(self, item: EncodedEdit, before: str, outcome: Outcome, others: Sequence[Outcome]) -> EditRecord:
-        others_like_it = [match for match in outcome.kept.alike if self.active.rows[match.row] != item.edit.id]
+        others_like_it = [match for match in outcome.kept.alike if self.active.id_of(match.row) != item.edit.id]
         notes = [self._alike(match) for match in others_like_it]
         if not all(other.took for other in others):
             notes.append("did not take in another rendering (plain text, chat, no white space behind) than the given")
@@ -272,7 +286,7 @@ class Writer:
 
     def _alike(self, match: Match) -> str:
         return (
-            f"its prompt also matches edit {self.active.rows[match.row]} (score {match.score:.3f}, threshold "
+            f"its prompt also matches edit {self.active.id_of(match.row)} (score {match.score:.3f}, threshold "
             f"{match.threshold:.3f}): a question between the two gets the answer of the nearer one"
         )
 

@@ -9,12 +9,15 @@ class ActiveEdits:
     """An edit has one row for each of its renderings; rows stand in the order of writing.
 
     Attributes:
-        rows: the edit's id, for each row.
+        rows: the edit's id, for each row; None for one that was buried.
+        buried: how many of them were.
     """
 
     def __init__(self) -> None:
-        self.rows: list[str] = []
+        self.rows: list[str | None] = []
+        self.buried = 0
         self._edits: dict[str, Edit] = {}
+        self._places: dict[str, tuple[int, ...]] = {}
         self._by_prompt: dict[str, str] = {}
 
     def __contains__(self, edit_id: str) -> bool:
@@ -23,8 +26,17 @@ class ActiveEdits:
     def __iter__(self) -> Iterator[str]:
         return iter(self._edits)
 
+    def __len__(self) -> int:
+        return len(self._edits)
+
     def get(self, edit_id: str) -> Edit | None:
         return self._edits.get(edit_id)
+
+    def id_of(self, row: int) -> str:
+        """The edit of a row that is in use."""
+        edit_id = self.rows[row]
+        assert edit_id is not None
+        return edit_id
 
     def edits(self) -> dict[str, Edit]:
         """All of them by id, in order of writing."""
@@ -33,6 +45,7 @@ class ActiveEdits:
     def add(self, edit: Edit) -> None:
         """One more row of an edit."""
         edit_id = str(edit.id)
+        self._places[edit_id] = (*self._places.get(edit_id, ()), len(self.rows))
         self.rows.append(edit_id)
         self._edits[edit_id] = edit
         self._by_prompt[edit.prompt_key] = edit_id
@@ -51,13 +64,26 @@ class ActiveEdits:
         return self._by_prompt.get(edit.prompt_key)
 
     def rows_of(self, ids: Sequence[str]) -> list[int]:
-        wanted = set(ids)
-        return [row for row, edit_id in enumerate(self.rows) if edit_id in wanted]
+        """The rows of some edits, ascending."""
+        return sorted(row for edit_id in dict.fromkeys(ids) for row in self._places.get(edit_id, ()))
 
-    def drop(self, ids: Sequence[str]) -> None:
-        dropped = set(ids) & self._edits.keys()
-        self.rows = [edit_id for edit_id in self.rows if edit_id not in dropped]
-        for edit_id in dropped:
-            key = self._edits.pop(edit_id).prompt_key
-            if self._by_prompt.get(key) == edit_id:
-                del self._by_prompt[key]
+    def bury(self, ids: Sequence[str]) -> None:
+        """Take edits out; their rows stay where they are, and are nobody's."""
+        for edit_id in dict.fromkeys(ids):
+            if (edit := self._edits.pop(edit_id, None)) is None:
+                continue
+            for row in self._places.pop(edit_id):
+                self.rows[row] = None
+                self.buried += 1
+            if self._by_prompt.get(edit.prompt_key) == edit_id:
+                del self._by_prompt[edit.prompt_key]
+
+    def close_up(self) -> list[int]:
+        """Leave out the rows that were buried; which they were."""
+        gone = [row for row, edit_id in enumerate(self.rows) if edit_id is None]
+        kept = [edit_id for edit_id in self.rows if edit_id is not None]
+        self.rows, self._places, self.buried = [], {}, 0
+        for edit_id in kept:
+            self._places[edit_id] = (*self._places.get(edit_id, ()), len(self.rows))
+            self.rows.append(edit_id)
+        return gone

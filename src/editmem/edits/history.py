@@ -1,9 +1,10 @@
 """The append-only history of a memory: what was edited, superseded, forgotten and undone, in order."""
 
+import itertools
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,11 +88,18 @@ class Ledger:
     """
 
     def __init__(self, path: str | Path | None = None) -> None:
-        self._events: list[Event] = []
-        self._records: dict[str, EditRecord] = {}
+        self._empty()
         self._file = None if path is None else _File(Path(path))
         if self._file is not None:
             self.take_over(self._file.read())
+
+    def _empty(self) -> None:
+        self._events: list[Event] = []
+        self._records: dict[str, EditRecord] = {}  # the latest of each id
+        self._about: dict[str, list[int]] = {}  # numbers of the events that concern an id, but "undone"
+        self._taken_back: set[int] = set()
+        self._active: dict[str, EditRecord] = {}
+        self._in_order = True  # whether that is in order of writing
 
     def __len__(self) -> int:
         return len(self._events)
@@ -104,7 +112,7 @@ class Ledger:
 
     def __deepcopy__(self, memo: dict) -> "Ledger":
         copy = Ledger()
-        copy._events, copy._records = list(self._events), dict(self._records)
+        copy.take_over(self._events)
         return copy
 
     def append(
@@ -117,10 +125,37 @@ class Ledger:
 
     def take_over(self, events: Sequence[Event]) -> None:
         """Add events that exist already, such as those of a saved memory."""
-        self._events += events
-        self._records |= {event.record.id: event.record for event in events if event.record is not None}
-        if any(event.kind == "undone" for event in events):  # what was superseded may be active again
-            self._records |= self.edits()
+        for event in events:
+            self._events.append(event)
+            if event.kind == "undone":
+                self._taken_back.update(event.undoes)
+                self._settle(edit for number in event.undoes for edit in self._events[number].ids)
+                continue
+            for edit in event.ids:
+                self._about.setdefault(edit, []).append(event.number)
+                self._active.pop(edit, None)
+            if event.record is not None:
+                self._records[event.record.id] = self._active[event.record.id] = event.record
+
+    def _settle(self, ids: Iterable[str]) -> None:
+        """Have some ids be as active as the events that stand leave them."""
+        for edit, record in self.without((), ids).items():
+            self._active.pop(edit, None)
+            if record is not None:
+                self._active[edit], self._in_order = record, False
+
+    def without(self, numbers: Collection[int], ids: Iterable[str] | None = None) -> dict[str, EditRecord | None]:
+        """What taking back the events of some `numbers` would make of the edits that they concern, or of `ids`.
+
+        Returns:
+            the record of each, None of one that would not be active.
+        """
+        found: dict[str, EditRecord | None] = {}
+        for edit in (edit for number in numbers for edit in self._events[number].ids) if ids is None else ids:
+            standing = (n for n in reversed(self._about[edit]) if n not in self._taken_back and n not in numbers)
+            last = next(standing, None)
+            found[edit] = None if last is None else self._events[last].record
+        return found
 
     def join(self, events: Sequence[Event]) -> None:
         """Take over the events of a saved memory, which may be older or newer than this ledger.
@@ -148,8 +183,8 @@ class Ledger:
     def back_to(self, count: int) -> None:
         """Only the first `count` events have happened."""
         if len(self._events) > count:
-            del self._events[count:]
-            kept, self._events, self._records = self._events, [], {}
+            kept = self._events[:count]
+            self._empty()
             self.take_over(kept)
         if self._file is not None:
             self._file.cut(count)
@@ -162,28 +197,27 @@ class Ledger:
 
     def edits(self, upto: int | None = None) -> dict[str, EditRecord]:
         """What is active after the first `upto` events (all by default): records by id, in order of writing."""
-        taken_back: set[int] = set()
-        events = self._events[:upto]
-        for event in events:
-            taken_back.update(event.undoes)
-        active: dict[str, EditRecord] = {}
-        for event in events:
-            if event.number in taken_back or event.kind == "undone":
-                continue
-            for edit in event.ids:
-                active.pop(edit, None)
-            if event.record is not None:
-                active[event.record.id] = event.record
-        return active
+        if upto is not None:
+            before = Ledger()
+            before.take_over(self._events[:upto])
+            return before.edits()
+        if not self._in_order:
+            self._active = {edit: self._active[edit] for edit in sorted(self._active, key=self._written)}
+            self._in_order = True
+        return dict(self._active)
 
-    def standing(self) -> list[Event]:
-        """Events that can still be undone, oldest first."""
-        taken_back = {number for event in self._events for number in event.undoes}
-        return [event for event in self._events if event.kind != "undone" and event.number not in taken_back]
+    def _written(self, edit_id: str) -> int:
+        """The number of the last event that stands of an active edit."""
+        return next(number for number in reversed(self._about[edit_id]) if number not in self._taken_back)
+
+    def last_standing(self, count: int) -> list[Event]:
+        """The last `count` events that can still be undone by themselves, or all if they are fewer; newest first."""
+        standing = (e for e in reversed(self._events) if e.kind not in ("undone", "superseded"))
+        return list(itertools.islice((e for e in standing if e.number not in self._taken_back), count))
 
     def record(self, edit_id: str) -> EditRecord:
         """Of an active edit its record; of another the latest."""
-        return self._records[edit_id]
+        return self._active.get(edit_id) or self._records[edit_id]
 
 
 class _File:

@@ -95,6 +95,12 @@ class ResidualMemory(ActingMemory):
         self.router.keep(kept)
         self.targets.keep(kept)
 
+    def bury(self, rows: Sequence[int]) -> bool:
+        if self.replays or not self.router.bury(rows):
+            return False
+        self.targets.bury(rows)
+        return True
+
     @property
     def rekeys(self) -> bool:
         return self.router.rekeys

@@ -29,6 +29,8 @@ TIE = 1e-3
 one. An edit is written for a prompt with and without the white space behind it."""
 ANYTHING = -1.0
 """The threshold of an item, which is for whatever is asked about its subject."""
+SHOWN = 4096
+"""Of so many edits, the newest, those are shown whose questions are alike though they are not named."""
 PART = 0.5
 """The share of who from which an edit is considered."""
 
@@ -176,6 +178,11 @@ class QuestionRouter(Router):
         sizes = [len(own) for own in asks]
         return list(zip(vectors.split(sizes), kind.split(sizes), strict=True))
 
+    def bury(self, rows: Sequence[int]) -> bool:
+        self.limits.put(rows, torch.inf)
+        self.subjects.bury(rows)
+        return True
+
     def keep(self, rows: Tensor) -> None:
         self._pick(rows)
         self.chats.keep(rows)
@@ -287,18 +294,21 @@ class QuestionRouter(Router):
         return ~cut
 
     def rank(self, prompts: Prompts, top: int) -> list[list[Match]]:
-        """The edits that a prompt names; behind them, to show how near they are, those whose questions are alike."""
+        """The edits that a prompt names; behind them, to show how near they are, newer ones that ask for the like."""
         text, since, _ = self._texts(prompts.call)
         asked = asked_of_anyone(self.subjects, self.asking, text, since[:, None])
-        own = self.starts.used
+        first = max(0, len(self) - SHOWN)
+        own = self.starts.used[first:]
         alike = asked @ self.questions.used[own].float().T
         alike -= (self._usual(asked)[:, None] + self.usual.used[own]) / 2
+        alike[:, self.limits.used[first:] == torch.inf] = -torch.inf
         ranked = self.near(prompts, top)
         for matches, scores in zip(ranked, alike, strict=True):
             named = {match.row for match in matches}
-            nearest = scores.topk(min(top + len(named), len(self))).indices.tolist()
-            others = [self._match(row, 0.0, float(scores[row])) for row in nearest if row not in named]
-            matches += others[: top - len(matches)]
+            best, places = scores.topk(min(top + len(named), len(own)))
+            others = [(first + place, score) for score, place in zip(best.tolist(), places.tolist(), strict=True)]
+            others = [(row, score) for row, score in others if row not in named and score > -torch.inf]
+            matches += [self._match(row, 0.0, score) for row, score in others[: top - len(matches)]]
         return ranked
 
     def near(self, prompts: Prompts, top: int) -> list[list[Match]]:

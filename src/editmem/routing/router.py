@@ -68,6 +68,10 @@ class Router(Stored, ABC):
     def keep(self, rows: Tensor) -> None:
         """Drop all keys but those in `rows` (int64, ascending)."""
 
+    def bury(self, rows: Sequence[int]) -> bool:
+        """As `Memory.bury`."""
+        return False
+
     @abstractmethod
     def decide(self, x: Tensor, call: Call, carry: dict[str, Tensor]) -> Tensor:
         """The edit for each prompt that ends in this forward, -1 for none.

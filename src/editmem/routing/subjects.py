@@ -188,6 +188,16 @@ class Subjects(Stored):
         names = [naming.name_of(words[start:end]) for start, end in spans]
         return [[name, *([bare] if len(bare := naming.untitled(name)) < len(name) else [])] for name in names] or [[[]]]
 
+    def bury(self, rows: Sequence[int]) -> None:
+        """The edits in these rows have no names any more; no row moves."""
+        buried = torch.tensor(list(rows), dtype=torch.int32, device=self.links.data.device)
+        for table in (self.links, self.claims):
+            gone = torch.isin(table.used[:, 0], buried)
+            if table is self.links:
+                self.entries.replace(self.entries.used[~gone])
+            table.replace(table.used[~gone])
+        self._sort()
+
     def keep(self, rows: Tensor) -> None:
         """Drop all edits but these (int64, ascending)."""
         new = torch.full((len(self) + 1,), -1, device=rows.device)

@@ -1,7 +1,7 @@
 """Put a module back into the state that it was in, bit for bit, without having copied its tensors.
 
-This holds because state changes in two ways only: an attribute gets another value (a new tensor, a new list), or
-`Rows` and indexes get entries at the end, which are taken away again.
+This holds because state changes in three ways only: an attribute gets another value (a new tensor, a new list); `Rows`
+and indexes get entries at the end, which are taken away again; `Rows` get another value in a row and note the former.
 """
 
 import copy

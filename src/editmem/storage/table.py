@@ -1,7 +1,8 @@
 """Growing tables of per-edit state."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -30,6 +31,7 @@ class Rows(Stored, Restorable):
         self.register_buffer("data", torch.full((64, *shape), fill, dtype=dtype), persistent=saved)
         self.fill = fill
         self.count = 0
+        self._logs: WeakSet[_Log] = WeakSet()
 
     def __len__(self) -> int:
         return self.count
@@ -52,11 +54,11 @@ class Rows(Stored, Restorable):
         self.data[self.count : needed] = rows.to(self.data)
         self.count = needed
 
-    def put(self, row: int, values: Tensor | float) -> None:
-        """Hold other values in one row."""
-        data = self.data.clone()  # rows that are in use never change in place: see `snapshots`
-        data[row] = values
-        self.data = data
+    def put(self, rows: int | Sequence[int], values: Tensor | float) -> None:
+        """Hold other values in some rows; whoever has a snapshot can have the present ones back."""
+        for log in self._logs:
+            log.append((self.data, rows, self.data[rows].clone()))
+        self.data[rows] = values
 
     def keep(self, rows: Tensor) -> None:
         """Drop all rows but these (int64, ascending)."""
@@ -78,10 +80,20 @@ class Rows(Stored, Restorable):
             self.replace(rows)
 
     def snapshot(self) -> Restore:
-        restore = attributes(self)
+        restore, log = attributes(self), _Log()
+        self._logs.add(log)
 
         def undo() -> None:
             restore()
+            for data, rows, values in reversed(log):
+                data[rows] = values
+            log.clear()
             self.data[self.count :] = self.fill
 
         return undo
+
+
+class _Log(list):
+    """What stood in rows that have been put others into, for as long as a snapshot is held."""
+
+    __hash__ = object.__hash__  # by identity, so that it can be in a weak set

@@ -10,6 +10,9 @@ from editmem.hosts.forward import NO_TOKEN
 from editmem.state import Stored
 from editmem.storage.table import Rows
 
+BURIED = -3
+"""In the place of the tokens of a target that is nobody's; no text has it."""
+
 
 class Targets(Stored):
     """One row for each edit: its target's tokens, padded with `NO_TOKEN` to a common window, and their number."""
@@ -62,6 +65,10 @@ class Targets(Stored):
         padded = [list(edit.target) + [NO_TOKEN] * (window - len(edit.target)) for edit in edits]
         self.tokens.append(torch.tensor(padded))
         self.lengths.append(lengths)
+
+    def bury(self, rows: Sequence[int]) -> None:
+        """No text is the beginning of these targets any more; their lengths stay, for they say where others begin."""
+        self.tokens.put(rows, BURIED)
 
     def keep(self, rows: Tensor) -> None:
         """Drop all rows but these (int64, ascending)."""
