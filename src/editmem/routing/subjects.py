@@ -98,6 +98,10 @@ class Found:
         return torch.where(counts, total / groups * torch.where(said < groups, SOME, 1), 0)
 
 
+NOBODY = -1
+"""In the place of an edit that is no more."""
+
+
 class Subjects(Stored):
     """The names of all edits' subjects, whole and in order.
 
@@ -116,7 +120,6 @@ class Subjects(Stored):
     sorted_keys: Tensor
     order: Tensor
     runs: Tensor
-    claimed: Tensor
     lengths: Tensor
 
     def __init__(self, stream: Stream, most: int = 1024) -> None:
@@ -126,7 +129,8 @@ class Subjects(Stored):
         self.links = Rows((4,), torch.int32)  # edit, flags, group, words
         self.claims = Rows((3,), torch.int32)  # edit, word, subject
         self.edits = Rows((2,), torch.int32)  # groups, whether ordered
-        for name in ("sorted_keys", "order", "runs", "claimed"):
+        self.claimed = Rows((2,), torch.int64, saved=False)  # of each slot of words the least and the greatest subject
+        for name in ("sorted_keys", "order", "runs"):
             self.register_buffer(name, torch.zeros(0, dtype=torch.int64), persistent=False)
         self.register_buffer("lengths", torch.tensor(LENGTHS), persistent=False)
         self._sort()
@@ -189,14 +193,19 @@ class Subjects(Stored):
         return [[name, *([bare] if len(bare := naming.untitled(name)) < len(name) else [])] for name in names] or [[[]]]
 
     def bury(self, rows: Sequence[int]) -> None:
-        """The edits in these rows have no names any more; no row moves."""
+        """The edits in these rows have no names any more; no row of any table moves."""
         buried = torch.tensor(list(rows), dtype=torch.int32, device=self.links.data.device)
-        for table in (self.links, self.claims):
-            gone = torch.isin(table.used[:, 0], buried)
-            if table is self.links:
-                self.entries.replace(self.entries.used[~gone])
-            table.replace(table.used[~gone])
-        self._sort()
+        links, claims = (torch.isin(table.used[:, 0], buried).nonzero()[:, 0] for table in (self.links, self.claims))
+        slots = (self.claims.used[claims, 1] % len(self.claimed)).unique()
+        for table, places in ((self.links, links), (self.claims, claims)):
+            values = table.used[places]
+            values[:, 0] = NOBODY
+            table.put(places, values)
+        if len(slots):
+            used, slot = self.claims.used, self.claims.used[:, 1] % len(self.claimed)
+            left = (torch.isin(slot, slots) & (used[:, 0] != NOBODY)).nonzero()[:, 0]
+            bounds = _bounds(torch.searchsorted(slots, slot[left]), used[left, 2].long(), len(slots))
+            self.claimed.put(slots.long(), bounds)
 
     def keep(self, rows: Tensor) -> None:
         """Drop all edits but these (int64, ascending)."""
@@ -222,12 +231,9 @@ class Subjects(Stored):
         plain = ((keys & 1) == 0).long().cumsum(0)
         plain = plain[end - 1] - plain + ((keys & 1) == 0).long()
         self.runs = torch.stack([plain, end - position - plain], 1)
-        used = self.claims.used.long()
         size = 4 * self.claims.data.shape[0]
-        bounds = torch.stack([torch.full((size,), NEVER), torch.full((size,), -1)]).to(keys.device)
-        self.claimed = torch.stack(
-            [bounds[i].scatter_reduce(0, used[:, 1] % size, used[:, 2], way) for i, way in ((0, "amin"), (1, "amax"))]
-        )
+        used = self.claims.used.long()
+        self.claimed.replace(_bounds(used[:, 1] % size, used[:, 2], size))
 
     # Reading
 
@@ -248,6 +254,7 @@ class Subjects(Stored):
         piece, start, entry, found = self._hits(spoken, edges, looked_up, tokens.shape[1], mode)
         whole, accents, subject = self.entries.data[entry][..., 1:].unbind(-1)
         row, flags, group, words = self.links.data[entry].long().unbind(-1)
+        found &= row != NOBODY
         key, accent, start = self.stream.phrase(spoken, piece, words)
         weight = self._weight(spoken, edges, piece, start, flags, subject)
         same = (key == whole) & ((accent == accents) | (accent == 0) | (accents == 0))
@@ -314,7 +321,7 @@ class Subjects(Stored):
         first = at(spoken.opens, word_start)
         common &= ~(first & (flags & (SMALL_WORDS | CAPITALS) == SMALL_WORDS))
         small |= first & (flags & (COMMON | CAPITALS) == COMMON)
-        low, high = self.claimed[:, at(spoken.hashes[0]) % self.claimed.shape[1]]
+        low, high = self.claimed.data[at(spoken.hashes[0]) % len(self.claimed)].unbind(-1)
         part = ~(flags & PART > 0) | (upper & lower & at(edges.part_open, start) & (low == high) & (low == subject))
         weight = torch.where(flags & PART > 0, PART_WEIGHT, 1.0) * torch.where(small, LOWER_WEIGHT, 1.0)
         after = torch.where(at(edges.after, start) & (flags & PERSONAL > 0), AFTER_WEIGHT, 0.0)
@@ -325,6 +332,12 @@ class Subjects(Stored):
 
     def restored(self) -> None:
         self._sort()
+
+
+def _bounds(slot: Tensor, subject: Tensor, count: int) -> Tensor:
+    """The least and the greatest subject of each of `count` slots, int64 `[count, 2]`."""
+    least = torch.full((count,), NEVER, device=slot.device).scatter_reduce(0, slot, subject, "amin")
+    return torch.stack([least, torch.full_like(least, -1).scatter_reduce(0, slot, subject, "amax")], 1)
 
 
 def _flags(phrase: Sequence[Said]) -> int:

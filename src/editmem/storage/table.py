@@ -54,7 +54,7 @@ class Rows(Stored, Restorable):
         self.data[self.count : needed] = rows.to(self.data)
         self.count = needed
 
-    def put(self, rows: int | Sequence[int], values: Tensor | float) -> None:
+    def put(self, rows: int | Sequence[int] | Tensor, values: Tensor | float) -> None:
         """Hold other values in some rows; whoever has a snapshot can have the present ones back."""
         for log in self._logs:
             log.append((self.data, rows, self.data[rows].clone()))
