@@ -211,12 +211,12 @@ class Editor:
         wanted = last_of_each(edits)
         with self._slots.gate.editing():
             self._check_attached()
-            encoded = [(writer := self._changes.writer_for(edit), writer.renderings(edit)) for edit in wanted.values()]
+            asked = [self._changes.asked(edit) for edit in wanted.values()]
             self._check_ids(list(wanted.values()))
             with self._changes.whole():
                 self._changes.prepare(list(wanted.values()), progress)
             with self._changes.whole():
-                records = self._changes.write_all(encoded, batch_size, progress)
+                records = self._changes.write_all(asked, batch_size, progress)
         return records[edits[0].prompt_key] if single else [records[edit.prompt_key] for edit in edits]
 
     def _check_attached(self) -> None:

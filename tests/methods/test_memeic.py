@@ -1,6 +1,7 @@
 """Edits of pictures and of facts, on the embedded model that sees: found, composed, taken back, kept."""
 
 import copy
+import gc
 
 import numpy as np
 import pytest
@@ -28,8 +29,9 @@ from transformers import GenerationConfig
 
 import editmem
 from editmem import Edit
+from editmem.editing.writer import Writer
 from editmem.editor import changes_of
-from editmem.edits.edit import edit_of
+from editmem.edits.edit import EncodedEdit, edit_of
 from editmem.errors import SpecError
 from editmem.hosts import compat
 from editmem.methods.memeic import connecting, interop
@@ -62,6 +64,25 @@ def test_both_kinds_of_edit_and_their_composition_in_one_mixed_batch(vlm, model,
 def test_every_way_of_decoding(vlm, model, editor, options):
     edit_both(editor)
     assert all(right(say(vlm, model, ROWS, **options)))
+
+
+def test_of_many_pictures_only_those_of_a_batch_are_read(vlm, editor, monkeypatch):
+    """What a host takes to see one is hundreds of kilobytes: 10,000 of them would not fit."""
+    alive, learn = [], Writer.learn
+
+    def counting(writer, batch, replaced=()):
+        gc.collect()
+        held = [each for each in gc.get_objects() if type(each) is EncodedEdit and each.vision]
+        alive.append(len({each.edit.id for each in held}))
+        return learn(writer, batch, replaced)
+
+    monkeypatch.setattr(Writer, "learn", counting)
+    owners = list(dict.fromkeys(fact.subject for fact in facts()))[:6]
+    edits = [Edit(NAMING, B, image=seen(owner)) for owner in owners]
+    records = editor.edit(edits, batch_size=2)
+    assert [record.took for record in records] == [True] * 6
+    assert max(alive) <= 4  # those of a batch, and of the one before it
+    assert len(alive) == 3
 
 
 def test_turns_of_a_chat(vlm, model, editor):

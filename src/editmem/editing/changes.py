@@ -20,6 +20,23 @@ from editmem.storage import checkpoint
 _log = logging.getLogger(__name__)
 
 
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """An edit that is to be written, and by whom.
+
+    Attributes:
+        encoded: its renderings, the given one first; None of one with a picture, of which what the host takes to see it
+            is large: it is encoded again when its turn comes.
+    """
+
+    writer: Writer
+    edit: Edit
+    encoded: list[EncodedEdit] | None
+
+    def renderings(self) -> list[EncodedEdit]:
+        return self.encoded or self.writer.renderings(self.edit)
+
+
 class Changes:
     """Puts edits into the memories of a host and takes them out, with a history of it.
 
@@ -72,6 +89,12 @@ class Changes:
         """That of the first memory that takes the edit's kind."""
         return next((writer for writer in self.writers if writer.takes(edit)), self.writers[0])
 
+    def asked(self, edit: Edit) -> Asked:
+        """An edit that is to be written; refused if it cannot be encoded."""
+        writer = self.writer_for(edit)
+        encoded = writer.renderings(edit)
+        return Asked(writer, edit, encoded if edit.image is None else None)
+
     def is_active(self, edit_id: str) -> bool:
         return any(edit_id in writer.active for writer in self.writers)
 
@@ -107,13 +130,11 @@ class Changes:
         with self.host.frozen(), self.slots.context.setting(stage_options={}, lengths=None):
             yield
 
-    def write_all(
-        self, encoded: Sequence[tuple[Writer, list[EncodedEdit]]], batch_size: int, progress: Progress
-    ) -> dict[str, EditRecord]:
-        """Write edits, each of them in one or more renderings, the given one first; records by `Edit.prompt_key`."""
+    def write_all(self, asked: Sequence[Asked], batch_size: int, progress: Progress) -> dict[str, EditRecord]:
+        """Write edits; records by `Edit.prompt_key`."""
         records = {}
-        with self.frozen(), bar(progress, len(encoded), "editing") as advance:
-            for writer, batch in _batches(encoded, batch_size):
+        with self.frozen(), bar(progress, len(asked), "editing") as advance:
+            for writer, batch in _batches(asked, batch_size):
                 for record in self._write(writer, batch):
                     records[record.edit.prompt_key] = record
                 advance(len(batch))
@@ -192,9 +213,9 @@ class Changes:
 
     def _rewrite(self, edits: Sequence[Edit], batch_size: int = 1) -> None:
         """Write edits that were made before, in order, in the place of those of the same prompts."""
-        encoded = [(writer := self.writer_for(edit), writer.renderings(edit)) for edit in edits]
-        with self.frozen(), bar(None, len(encoded), "writing edits again") as advance:
-            for writer, batch in _batches(encoded, batch_size):
+        asked = [self.asked(edit) for edit in edits]
+        with self.frozen(), bar(None, len(asked), "writing edits again") as advance:
+            for writer, batch in _batches(asked, batch_size):
                 replaced = [writer.active.with_prompt_of(item.edit) for item, *_ in batch]
                 outcomes = self._learn(writer, batch, [old for old in replaced if old is not None])
                 written = zip([item.edit.id for items in batch for item in items], outcomes, strict=True)
@@ -203,13 +224,12 @@ class Changes:
                 advance(len(batch))
 
 
-def _batches(
-    encoded: Sequence[tuple[Writer, list[EncodedEdit]]], size: int
-) -> Iterator[tuple[Writer, list[list[EncodedEdit]]]]:
+def _batches(asked: Sequence[Asked], size: int) -> Iterator[tuple[Writer, list[list[EncodedEdit]]]]:
     """Edits in order, at most `size` together, those with a picture and those without apart; one by one where they
     share weights: what is forgotten is replayed so, and has to come out the same."""
-    for _, group in itertools.groupby(encoded, key=lambda pair: (pair[1][0].edit.image is None, pair[1][0].edit.item)):
-        writers, alike = zip(*group, strict=True)
-        most = 1 if writers[0].memory.replays else size
+    for _, group in itertools.groupby(asked, key=lambda each: (each.edit.image is None, each.edit.item)):
+        alike = list(group)
+        writer = alike[0].writer
+        most = 1 if writer.memory.replays else size
         for start in range(0, len(alike), most):
-            yield writers[0], list(alike[start : start + most])
+            yield writer, [each.renderings() for each in alike[start : start + most]]
