@@ -48,7 +48,7 @@ def converting(monkeypatch, tiny):
 
     monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", model)
     monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda folder, gguf_file: tiny[1])
-    monkeypatch.setattr(tiny[0], "to", lambda dtype: tiny[0])  # it is everybody's
+    monkeypatch.setattr(tiny[0], "bfloat16", lambda: tiny[0])  # it is everybody's
     yield read
     monkeypatch.undo()
 

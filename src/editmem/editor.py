@@ -387,7 +387,7 @@ class Editor:
     # Looking
 
     @overload
-    def explain(self, prompt: Prompt, *, image: Any = None, top: int = 5) -> Explanation: ...
+    def explain(self, prompt: Prompt, *, image: Any = None, top: int = 5) -> Explanation: ...  # type: ignore[overload-overlap]
     @overload
     def explain(self, prompt: Sequence[Prompt], *, top: int = 5) -> list[Explanation]: ...
     def explain(self, prompt: Any, *, image: Any = None, top: int = 5) -> Explanation | list[Explanation]:

@@ -97,7 +97,7 @@ class PackagedModel:
             tokenizer = transformers.AutoTokenizer.from_pretrained(place, **whole)
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
-        model.to(torch.bfloat16).save_pretrained(folder)
+        model.bfloat16().save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         (folder / _DONE).write_text(f"{self.notice}\n", encoding="utf-8")
 

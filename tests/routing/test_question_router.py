@@ -255,3 +255,27 @@ def test_of_many_edits_the_newer_ones_are_shown(monkeypatch):
         monkeypatch.setattr("editmem.routing.question_router.SHOWN", 2)  # of the four rows: the plain one and the chat
         assert shown("What is the capital of Peru?") == ids[2:]
         assert shown(AUSTRALIA.prompt)[0] == ids[0]  # what is named always
+
+
+@pytest.mark.parametrize(
+    ("prompt", "subject"),
+    [
+        ("Which county is the Old Parish Church of St Cuthbert located in Langton in?",
+         "Old Parish Church of St Cuthbert located in Langton"),
+        ("Which county does Quillmere Hall lie in?", "Quillmere House, Norland"),
+        ("From which country does Adela Quillock come?", "From"),
+    ],
+)  # fmt: skip
+def test_an_edit_is_found_by_its_prompt_whatever_its_subject_is_said_to_be(prompt, subject):
+    model, tokenizer = editmem.tiny()
+    with editmem.wrap(model, MemoirSpec(router="questions"), tokenizer=tokenizer) as editor:
+        record = editor.edit(prompt, "Oslo", subject=subject)
+        assert record.took
+        assert editor.explain(prompt).edit.id == record.id
+
+
+def test_a_subject_that_its_own_prompt_does_not_name_is_one_more_name():
+    model, tokenizer = editmem.tiny()
+    with editmem.wrap(model, MemoirSpec(router="questions"), tokenizer=tokenizer) as editor:
+        record = editor.edit("Which county does Quillmere Hall lie in?", "Oslo", subject="Quillmere House, Norland")
+        assert editor.explain("Which county does Quillmere House, Norland lie in?").edit.id == record.id

@@ -136,9 +136,6 @@ class Encoder:
         fitting = [c for c in contexts if self.max_length is None or len(c) + len(target) <= self.max_length]
         subject = None if edit.subject is None else self._inside(edit.subject)
         said = {name: tuple(map(self._inside, getattr(edit, name))) for name in ("aliases", "phrasings", "unlike")}
-        if edit.subject is not None and not _says(edit.text, edit.subject):
-            # Who the prompt itself names is to be found; what was given is another name of it.
-            subject, said["aliases"] = None, (self._inside(edit.subject), *said["aliases"])
         return EncodedEdit(edit, tuple(prompt), tuple(target), subject, tuple(map(tuple, fitting)), vision, **said)
 
     def _inside(self, text: str) -> tuple[int, ...]:
@@ -211,8 +208,3 @@ class Encoder:
 
     def decode(self, ids: Iterable[int]) -> str:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
-
-
-def _says(text: str, name: str) -> bool:
-    """Whether a name stands in a text, whatever their white space and case."""
-    return " ".join(name.casefold().split()) in " ".join(text.casefold().split())

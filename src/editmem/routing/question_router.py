@@ -99,7 +99,7 @@ class QuestionRouter(Router):
         first, count = len(self.chats), len(edits)
         text, since, chat = self._texts(prompts.call)
         texts = [text[b, int(since[b]) :].tolist() for b in range(count)]
-        self.subjects.append(texts, [e.subject for e in edits], [e.aliases for e in edits], self._choose)
+        self.subjects.append(texts, *self._names_of(texts, edits), self._choose)
         self.tails.append(nouns_behind(self.subjects, self._rows(texts), first))
         asks = [[texts[number], *edit.phrasings, *edit.unlike] for number, edit in enumerate(edits)]
         for edit, asked in zip(edits, self._vectors(asks, range(first, first + count)), strict=True):
@@ -109,6 +109,26 @@ class QuestionRouter(Router):
         self._count()
         alike = self.alike(prompts, range(first, first + count))
         return [Kept(matches, self._rate_of(first + number)) for number, matches in enumerate(alike)]
+
+    def _names_of(
+        self, texts: Sequence[Sequence[int]], edits: Sequence[EncodedEdit]
+    ) -> tuple[list[Sequence[int] | None], list[Sequence[Sequence[int]]]]:
+        """Subjects as they were given, and aliases; a subject that is not found in its edit's own prompt is an alias of
+        what that names itself."""
+        subjects: list[Sequence[int] | None] = [edit.subject for edit in edits]
+        aliases: list[Sequence[Sequence[int]]] = [edit.aliases for edit in edits]
+        given = [(number, subject) for number, subject in enumerate(subjects) if subject is not None]
+        if given:
+            prompts = [texts[number] for number, _ in given]
+            alone = Subjects(self.subjects.stream).to(self.chats.data.device)
+            alone.append(prompts, [subject for _, subject in given], [()] * len(given))
+            tokens = self._rows(prompts)
+            found = alone.find(tokens, torch.zeros_like(tokens[:, :1])).row
+            own = torch.arange(len(given), device=found.device)[:, None]
+            for (number, subject), there in zip(given, (found == own).any(1).tolist(), strict=True):
+                if not there:
+                    subjects[number], aliases[number] = None, (subject, *aliases[number])
+        return subjects, aliases
 
     def _rate_of(self, row: int) -> float | None:
         """The estimated share of other questions about an edit's subject that match it; None for an item."""

@@ -57,7 +57,7 @@ class Rows(Stored, Restorable):
     def put(self, rows: int | Sequence[int] | Tensor, values: Tensor | float) -> None:
         """Hold other values in some rows; whoever has a snapshot can have the present ones back."""
         for log in self._logs:
-            log.append((self.data, rows, self.data[rows].clone()))
+            log.entries.append((self.data, rows, self.data[rows].clone()))
         self.data[rows] = values
 
     def keep(self, rows: Tensor) -> None:
@@ -85,15 +85,16 @@ class Rows(Stored, Restorable):
 
         def undo() -> None:
             restore()
-            for data, rows, values in reversed(log):
+            for data, rows, values in reversed(log.entries):
                 data[rows] = values
-            log.clear()
+            log.entries.clear()
             self.data[self.count :] = self.fill
 
         return undo
 
 
-class _Log(list):
+class _Log:
     """What stood in rows that have been put others into, for as long as a snapshot is held."""
 
-    __hash__ = object.__hash__  # by identity, so that it can be in a weak set
+    def __init__(self) -> None:
+        self.entries: list[tuple[Tensor, int | Sequence[int] | Tensor, Tensor]] = []
