@@ -36,8 +36,12 @@ def saved(tmp_path_factory):
 
 
 def test_quickstart_on_a_real_model_says_what_is_missing(monkeypatch, tmp_path):
+    distribution = metadata.distribution
+
     def missing(name):
-        raise metadata.PackageNotFoundError(name)
+        if name.startswith("gemma3-"):
+            raise metadata.PackageNotFoundError(name)
+        return distribution(name)
 
     monkeypatch.setattr(metadata, "distribution", missing)
     monkeypatch.setattr("huggingface_hub.cached_assets_path", lambda library_name, namespace: tmp_path)
