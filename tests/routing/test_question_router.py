@@ -11,6 +11,7 @@ from editmem.hosts.forward import Mode
 from editmem.routing import asked, subjects
 from editmem.routing.question_encoder import question_encoder
 from editmem.text import word_stream as stream
+from editmem.text.vocabulary import Vocabulary
 
 AUSTRALIA = Edit("The capital of Australia is", "Sydney", id="au")
 LINDEN = Edit(
@@ -279,3 +280,30 @@ def test_a_subject_that_its_own_prompt_does_not_name_is_one_more_name():
     with editmem.wrap(model, MemoirSpec(router="questions"), tokenizer=tokenizer) as editor:
         record = editor.edit("Which county does Quillmere Hall lie in?", "Oslo", subject="Quillmere House, Norland")
         assert editor.explain("Which county does Quillmere House, Norland lie in?").edit.id == record.id
+
+
+def test_a_turn_ends_with_what_the_user_said_whatever_words_the_template_puts_behind_it():
+    """ChatML writes "assistant" there, as a sentence of its own."""
+    model, tokenizer = editmem.tiny()
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|user|>user\n{{ m['content'] }}</s>\n{% endfor %}<|assistant|>assistant\n"
+    )
+    turns = Vocabulary(tokenizer, len(tokenizer)).turns
+    assert len(turns.turn) > 2
+    with editmem.wrap(model, MemoirSpec(router="questions"), tokenizer=tokenizer) as editor:
+        record = editor.edit("What is the capital of Australia?", "Sydney")
+        assert record.took
+        assert not record.notes
+        for asked in ("What is the capital of Australia?", "Which city is Australia's capital?"):
+            chat = [{"role": "user", "content": asked}]
+            assert editor.explain(chat).edit.id == record.id
+            inputs = tokenizer.apply_chat_template(
+                chat, add_generation_prompt=True, return_tensors="pt", return_dict=True
+            )
+            said = model.generate(**inputs, max_new_tokens=8, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+            assert tokenizer.decode(said, skip_special_tokens=True).strip() == "Sydney"
+            with torch.no_grad():
+                scanned = model(input_ids=inputs["input_ids"]).logits[0, -1].argmax()
+            assert scanned == said[0]
+        other = [{"role": "user", "content": "What is the currency of Australia?"}]
+        assert editor.explain(other).edit is None

@@ -98,7 +98,7 @@ class QuestionRouter(Router):
     def append(self, prompts: Prompts, edits: Sequence[EncodedEdit]) -> list[Kept]:
         first, count = len(self.chats), len(edits)
         text, since, chat = self._texts(prompts.call)
-        texts = [text[b, int(since[b]) :].tolist() for b in range(count)]
+        texts = [[i for i in text[b, int(since[b]) :].tolist() if i >= 0] for b in range(count)]
         self.subjects.append(texts, *self._names_of(texts, edits), self._choose)
         self.tails.append(nouns_behind(self.subjects, self._rows(texts), first))
         asks = [[texts[number], *edit.phrasings, *edit.unlike] for number, edit in enumerate(edits)]
@@ -231,7 +231,7 @@ class QuestionRouter(Router):
         """Texts `[B, S]`, where their last turns begin `[B]`, and which are turns of chats `[B]`."""
         text, _ = call.text()
         since = self.turns.starts(text)[:, -1]
-        return text, since, since > 0
+        return self.turns.without_closing(text), since, since > 0
 
     def questions_of(self, text: Tensor, since: Tensor, mode: Mode) -> Asked:
         return ask(self.subjects, self.tails.data, self.asking, text, since, mode)
@@ -254,7 +254,7 @@ class QuestionRouter(Router):
 
     def decide(self, x: Tensor, call: Call, carry: dict[str, Tensor]) -> Tensor:
         text, first = call.text()
-        starts = self.turns.starts(text)
+        starts, text = self.turns.starts(text), self.turns.without_closing(text)
         if call.mode is Mode.BOUNDARY:
             scores, rows, _ = self.scores_at_end(text, starts[:, -1:])
             ends = ((call.step == 0) & call.real).any(1)

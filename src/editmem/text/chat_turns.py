@@ -13,8 +13,9 @@ class Turns(Stored):
     """The turns of a chat, by what its template puts around them.
 
     Attributes:
-        turn: int64 `[2]`, the special token that the chat template puts before what a user says, -1 for none,
-            and how many of it follow before the model's answer.
+        turn: int64 `[2 + n]`: the special token that the chat template puts before what a user says, -1 for none; how
+            many of it follow before the model's answer; and the n tokens behind what the user says, where the template
+            has words of its own there (ChatML's "assistant").
     """
 
     turn: Tensor
@@ -29,7 +30,7 @@ class Turns(Stored):
 
     def starts(self, tokens: Tensor) -> Tensor:
         """Int64 `[B, T]`: where the turn that each token belongs to begins; 0 outside of conversations."""
-        marker, later = self.turn
+        marker, later = self.turn[:2]
         count = ((tokens == marker) & (tokens >= 0)).long().cumsum(1)
         ends = torch.arange(1, tokens.shape[1] + 1, device=tokens.device).expand_as(tokens)
         begins = torch.nn.functional.pad(count[:, :-1], (1, 0)) < count
@@ -37,13 +38,24 @@ class Turns(Stored):
         where = where.scatter_reduce(1, torch.where(begins, count, 0), torch.where(begins, ends, 0), "amax")
         return where.gather(1, (count - later).clamp(min=0))
 
+    def without_closing(self, tokens: Tensor) -> Tensor:
+        """Tokens `[B, T]` with -1 in the place of words that the template itself puts behind what a user says: a turn
+        ends with what was said."""
+        closing = self.turn[2:]
+        if not len(closing) or tokens.shape[1] < len(closing):
+            return tokens
+        here = (tokens.unfold(1, len(closing), 1) == closing).all(-1).long()
+        begun = torch.nn.functional.pad(here, (len(closing), len(closing) - 1)).cumsum(1)
+        inside = begun[:, len(closing) :] > begun[:, : -len(closing)]
+        return torch.where(inside, -1, tokens)
+
     def chats(self, tokens: Tensor) -> Tensor:
         """Bool `[B]`: which texts end in a turn of a chat."""
         return self.starts(tokens)[:, -1] > 0
 
 
-def _turn(tokenizer: Any) -> tuple[int, int]:
-    """The marker of a user's turn, and how many of it follow in the prompt; see `Turns.turn`."""
+def _turn(tokenizer: Any) -> tuple[int, ...]:
+    """As `Turns.turn`."""
     content = "Hello"
     try:
         message = [{"role": "user", "content": content}]
@@ -55,4 +67,6 @@ def _turn(tokenizer: Any) -> tuple[int, int]:
     markers = [i for i in tokenizer(before, add_special_tokens=False)["input_ids"] if i in special]
     if not markers:
         return -1, 0
-    return markers[-1], tokenizer(after, add_special_tokens=False)["input_ids"].count(markers[-1])
+    closing = tokenizer(after, add_special_tokens=False)["input_ids"]
+    wordless = all(i in special or not tokenizer.decode([i]).strip() for i in closing)
+    return markers[-1], closing.count(markers[-1]), *(() if wordless else closing)
