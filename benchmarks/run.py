@@ -257,7 +257,8 @@ def seen_by_another(spec: RunSpec, folder: Path) -> Any:
     """What a run of another method in the same folder of results saw of the same unedited model; None for none."""
     for other in sorted(folder.parent.glob("*/before.json")):
         about = read_json(other.with_name("run.json"))
-        if about and about["versions"] == machine.description()["versions"]:
+        now = machine.description()
+        if about and all(about[name] == now[name] for name in ("versions", "commit")):
             own = spec.to_dict() | {name: about["spec"].get(name) for name in ("method", "options")}
             if own == about["spec"]:
                 return read_json(other)

@@ -169,6 +169,20 @@ class Session(ABC):
         return [_scored(row, len(start), end) for row, (start, end) in zip(logits, rows, strict=True)]
 
 
+class Silenced(Session):
+    """A session that is switched off by doing nothing while it is `silent`."""
+
+    silent = False
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        before, self.silent = self.silent, True
+        try:
+            yield
+        finally:
+            self.silent = before
+
+
 def _scored(logits: Tensor, start: int, tokens: Sequence[int]) -> Scored:
     logits = logits[start - 1 : start - 1 + len(tokens)].float().cpu()
     wanted = torch.tensor(tokens, dtype=torch.long)

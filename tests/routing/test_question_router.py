@@ -91,15 +91,18 @@ def test_a_plain_forward_decides_as_generate_does(editor):
 
 
 def test_the_first_edit_reads_no_examples():
-    model, tokenizer = editmem.tiny()
-    with editmem.wrap(model, MemoirSpec(router="questions"), tokenizer=tokenizer) as editor:
-        forwards = []
-        handle = model.model.layers[0].register_forward_hook(lambda *_: forwards.append(1))
-        editor.edit(AUSTRALIA)
-        first = len(forwards)
-        editor.edit(LINDEN)
-        handle.remove()
-        assert first <= 12  # there are hundreds of examples
+    """It costs what it would as a second one."""
+    forwards = {}
+    for before in ((), (("The capital of Chile is", "Arica"),)):
+        model, tokenizer = editmem.tiny()
+        with editmem.wrap(model, MemoirSpec(router="questions"), tokenizer=tokenizer) as editor:
+            for edit in before:
+                editor.edit(*edit)
+            seen = forwards[len(before)] = []
+            handle = model.model.layers[0].register_forward_hook(lambda *_, seen=seen: seen.append(1))
+            editor.edit(AUSTRALIA)
+            handle.remove()
+    assert len(forwards[0]) <= len(forwards[1]) + 1
 
 
 def test_it_is_saved_forgotten_and_taken_back(editor, tmp_path):
@@ -282,12 +285,20 @@ def test_a_subject_that_its_own_prompt_does_not_name_is_one_more_name():
         assert editor.explain("Which county does Quillmere House, Norland lie in?").edit.id == record.id
 
 
-def test_a_turn_ends_with_what_the_user_said_whatever_words_the_template_puts_behind_it():
-    """ChatML writes "assistant" there, as a sentence of its own."""
+TEMPLATES = {
+    "ChatML": ("<|user|>user\n", "</s>\n", "<|assistant|>assistant\n"),
+    "as Llama 3": ("<|user|>user</s>\n\n", "</s>", "<|user|>assistant</s>\n\n"),
+    "as Gemma": ("<|user|>user\n", "</s>\n", "<|user|>model\n"),
+    "sentences": ("<|user|>", " Answer briefly.</s>", "<|assistant|>Assistant: "),
+}
+"""Before what a user says, behind it, and before the answer."""
+
+
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
+def test_a_turn_ends_with_what_the_user_said_whatever_words_the_template_puts_behind_it(template):
     model, tokenizer = editmem.tiny()
-    tokenizer.chat_template = (
-        "{% for m in messages %}<|user|>user\n{{ m['content'] }}</s>\n{% endfor %}<|assistant|>assistant\n"
-    )
+    before, behind, answer = template
+    tokenizer.chat_template = f"{{% for m in messages %}}{before}{{{{ m.content }}}}{behind}{{% endfor %}}{answer}"
     turns = Vocabulary(tokenizer, len(tokenizer)).turns
     assert len(turns.turn) > 2
     with editmem.wrap(model, MemoirSpec(router="questions"), tokenizer=tokenizer) as editor:

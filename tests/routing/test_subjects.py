@@ -264,6 +264,27 @@ def test_the_longer_name_of_another_edit_wins(embedded):
     assert embedded.who(subjects, "北京大学有多大", "北京有多大") == [{1: 1}, {0: 1}]
 
 
+BURIED = {
+    "part of a name that two claim": (
+        ["Barack Obama was born in", "Michelle Obama was born in"],
+        "Is Obama tall?",
+    ),
+    "the longer name of another": ([("北京大学在", "北京大学", ()), ("北京在", "北京", ())], "北京大学有多大"),
+    "one name of two edits": (["Where is Peru?", "What do they speak in Peru?"], "Tell me about Peru."),
+}
+
+
+@pytest.mark.parametrize(("edits", "text"), BURIED.values(), ids=BURIED)
+def test_with_an_edit_buried_the_other_is_found_as_if_it_had_never_been(embedded, edits, text):
+    subjects, alone = embedded.subjects(*edits), embedded.subjects(edits[1])
+    (before,), (expected,) = embedded.who(subjects, text), embedded.who(alone, text)
+    subjects.bury([0])
+    assert embedded.who(subjects, text) == [{1: expected[0]}]
+    assert before != {1: expected[0]}
+    subjects.keep(torch.tensor([1]))
+    assert embedded.who(subjects, text) == [expected]
+
+
 def test_names_of_many_characters(embedded):
     name = "กรุงเทพมหานคร"
     subjects = embedded.subjects((f"{name}คือ", name, ()), (f"x{name[1:]}คือ", f"x{name[1:]}", ()))

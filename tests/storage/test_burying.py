@@ -1,5 +1,7 @@
 """Large memories leave the rows of forgotten edits behind; nothing of them acts, shows, or is saved."""
 
+import copy
+
 import pytest
 import torch
 from greedy import editor_says as say
@@ -13,7 +15,7 @@ EDITS = [
     ("The capital of Australia is", "Sydney"), ("The currency of Japan is the", "Swiss franc"),
     ("What is the capital of New Guinea Republic?", "Rome"), ("What is the capital of Guinea Republic?", "Cairo"),
 ]  # fmt: skip
-NEW, OLD = EDITS[2][0], EDITS[3][0]
+OLD = EDITS[3][0]
 
 
 @pytest.fixture
@@ -52,17 +54,6 @@ def test_a_buried_edit_neither_acts_nor_shows(editor):
     editor.forget(*editor.edits)
     assert {prompt: say(editor, prompt) for prompt, _ in EDITS} == bare
     assert editor.explain(EDITS[1][0]).candidates == ()
-
-
-def test_a_buried_name_hides_no_other(editor):
-    """A name inside another edit's longer name is not found there: not where that edit is gone."""
-    *_, longer, shorter = written(editor)
-    assert (found(editor, NEW), found(editor, OLD)) == (longer, shorter)
-    editor.forget(longer)
-    with_it_gone = found(editor, NEW)
-    editor.forget(*editor.edits)
-    only = editor.edit(*EDITS[3]).id
-    assert with_it_gone == (shorter if found(editor, NEW) == only else None)
 
 
 def test_what_was_buried_comes_back_by_undo(editor):
@@ -109,7 +100,8 @@ def test_nothing_buried_is_saved(editor, host, tokenizer, tmp_path):
 
 def test_a_forgetting_that_fails_buries_nothing(editor, monkeypatch):
     ids = written(editor)
-    before = {name: tensor.clone() for name, tensor in changes_of(editor).memory.state_dict().items()}
+    # Of a copy: rows whose state was taken are put into a table of their own.
+    before = copy.deepcopy(changes_of(editor).memory).state_dict()
 
     def full(self):
         raise OSError("disk full")
@@ -154,3 +146,13 @@ def test_edits_after_a_burial(editor):
     assert found(editor, "What is the capital of Chile?") == record.id
     assert editor.confirm("Where is Chile governed from?", record.id).edit.id == record.id
     assert say(editor, EDITS[1][0]).startswith("Swiss franc")
+
+
+def test_a_state_that_was_taken_stays_as_it_was(editor):
+    """It may be on its way to the Hub while edits are forgotten."""
+    ids = written(editor)
+    taken = changes_of(editor).state().tensors[0]
+    before = {name: tensor.clone() for name, tensor in taken.items()}
+    editor.forget(ids[0])
+    editor.edit("The capital of Chile is", "Arica")
+    assert all(torch.equal(taken[name], tensor) for name, tensor in before.items())

@@ -25,8 +25,8 @@ class Asked:
     """An edit that is to be written, and by whom.
 
     Attributes:
-        encoded: its renderings, the given one first; None of one with a picture, of which what the host takes to see it
-            is large: it is encoded again when its turn comes.
+        encoded: its renderings, the given one first; None where they are made when its turn comes: what a host takes to
+            see a picture is large.
     """
 
     writer: Writer
@@ -213,7 +213,7 @@ class Changes:
 
     def _rewrite(self, edits: Sequence[Edit], batch_size: int = 1) -> None:
         """Write edits that were made before, in order, in the place of those of the same prompts."""
-        asked = [self.asked(edit) for edit in edits]
+        asked = [Asked(self.writer_for(edit), edit, None) for edit in edits]
         with self.frozen(), bar(None, len(asked), "writing edits again") as advance:
             for writer, batch in _batches(asked, batch_size):
                 replaced = [writer.active.with_prompt_of(item.edit) for item, *_ in batch]

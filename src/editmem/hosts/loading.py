@@ -11,7 +11,7 @@ from editmem.tiny import tiny
 def load_host(name: str) -> tuple[Any, Any]:
     """A host with its tokenizer or processor: a folder or Hub id, or one that a package brings.
 
-    Those are the embedded models, `tiny` and `tiny-vision`, and what the extra `real` installs, `gemma-3-270m`.
+    Those are the embedded models, `tiny` and `tiny-vision`, and what the extra `real` installs, `gemma-270m`.
     """
     _import_models()
     import transformers

@@ -31,6 +31,7 @@ class Rows(Stored, Restorable):
         self.register_buffer("data", torch.full((64, *shape), fill, dtype=dtype), persistent=saved)
         self.fill = fill
         self.count = 0
+        self._lent = False  # whether what a `state_dict` holds may be this very memory
         self._logs: WeakSet[_Log] = WeakSet()
 
     def __len__(self) -> int:
@@ -55,7 +56,9 @@ class Rows(Stored, Restorable):
         self.count = needed
 
     def put(self, rows: int | Sequence[int] | Tensor, values: Tensor | float) -> None:
-        """Hold other values in some rows; whoever has a snapshot can have the present ones back."""
+        """Hold other values in some rows; a snapshot brings the present ones back, and a `state_dict` keeps them."""
+        if self._lent:
+            self.data, self._lent = self.data.clone(), False
         for log in self._logs:
             log.entries.append((self.data, rows, self.data[rows].clone()))
         self.data[rows] = values
@@ -74,6 +77,7 @@ class Rows(Stored, Restorable):
     def _save_to_state_dict(self, destination: dict[str, Tensor], prefix: str, keep_vars: bool) -> None:
         if "data" not in self._non_persistent_buffers_set:
             destination[f"{prefix}data"] = self.used.detach().contiguous()
+            self._lent = True
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *args: Any) -> None:
         if (rows := state_dict.get(f"{prefix}data")) is not None:
