@@ -1,8 +1,9 @@
 """What a memory costs at decoding: time of a wrapped host over the bare one, bytes per edit, peak memory of an edit.
 
-    python -m benchmarks overhead [--out FILE]
+    python -m benchmarks overhead [--out FILE] [--tokenizer FOLDER --locft FOLDER]
 
-A random-weight Llama of about 100M parameters; edits are filled in as random rows, so that only their number counts.
+A random-weight Llama of about 100M parameters; edits are put into the tables as they would lie there, see `holding`.
+With a tokenizer and WikiBigEdit also the bytes of an edit at the widths of an 8B model.
 Bare and wrapped decoding alternate; of each the fastest round counts, because the machine's speed drifts.
 """
 
@@ -15,16 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 import editmem
 from benchmarks.studies import parser_of
+from benchmarks.studies.holding import hold, names
+from benchmarks.studies.said import RECORDS, from_locft
 from editmem.editor import changes_of
 from editmem.hosts import compat
 from editmem.hosts.structure import Host
-from editmem.methods.memoir.spec import MemoirSpec
 
 TOKENS = 24
+SIZES = (10, 100, 1000)
 
 
 def host(vocab_size: int) -> LlamaForCausalLM:
@@ -33,26 +36,6 @@ def host(vocab_size: int) -> LlamaForCausalLM:
     )
     torch.manual_seed(0)
     return LlamaForCausalLM(config).eval()
-
-
-def fill(editor: editmem.Editor, count: int, tokens: int) -> None:
-    """Add `count` edits that nothing matches, without learning them."""
-    memory: Any = changes_of(editor).memory
-    router, storage = memory.router, memory.storage
-    generator = torch.Generator().manual_seed(1)
-    width = router.states.data.shape[1]
-    router.states.append(torch.nn.functional.normalize(torch.randn(count, width, generator=generator), dim=1))
-    router.named.append(torch.randint(0, 1 << 17, (count, router.WIDTH), generator=generator))
-    router.weights.append(torch.full((count, router.WIDTH), 1 / router.WIDTH))
-    router.chats.append(torch.zeros(count, dtype=torch.bool))
-    start = len(storage.offsets) + tokens * torch.arange(count)
-    storage.offsets.append(torch.randn(count * tokens, storage.offsets.data.shape[1], generator=generator))
-    storage.starts.append(start)
-    window = memory.window
-    memory.targets.tokens.append(torch.full((count, window), 5))
-    memory.targets.lengths.append(torch.full((count,), min(tokens, window)))
-    for number in range(count):
-        changes_of(editor).writers[0].active.add(editmem.Edit(f"filled {number}", "filled"))
 
 
 def decode(model: LlamaForCausalLM, ids: torch.Tensor) -> float:
@@ -108,7 +91,7 @@ def overheads() -> dict[str, float]:
         result[f"batch {batch}, no edits"] = ratio(editor, other)
         # A target as long as the decoding, so that the edit acts on every token.
         editor.edit("The capital of Australia is", " ".join(["Sydney"] * TOKENS))
-        fill(editor, 9_999, 4)
+        hold(editor, [editmem.Edit(f"{name} was born in", "Ravenna") for name in names(9_999)])
         result[f"batch {batch}, 10,000 edits, unmatched"] = ratio(editor, other)
         result[f"batch {batch}, 10,000 edits, matched"] = ratio(editor, matched)
         prompt = torch.randint(5, 2000, (batch, 64), generator=torch.Generator().manual_seed(3))
@@ -133,19 +116,29 @@ def side_overheads() -> dict[str, float]:
     return result
 
 
-def bytes_per_edit(hidden: int = 4096, intermediate: int = 14336, tokens: int = 4) -> int:
-    """Growth of the saved tensors by an edit of `tokens` answer tokens, at Llama-3-8B's widths, bf16 host.
+def bytes_of_edits(edits: Sequence[editmem.Edit], tokenizer: Any, sizes: Sequence[int]) -> dict[str, float]:
+    """What the saved tensors grow by for each edit, at Llama-3-8B's widths in bfloat16.
 
-    An edit is kept for plain text and for chats: two rows.
+    Of a host of one block, for no more of it counts, and of answers that begin as they are kept; what is held once
+    for all edits of a host is left out.
     """
-    from editmem.hosts.structure import SiteInfo
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=4096, intermediate_size=14336, num_hidden_layers=1,
+        num_attention_heads=32, num_key_value_heads=8, tie_word_embeddings=True,
+    )  # fmt: skip
+    editor = editmem.wrap(LlamaForCausalLM(config).to(torch.bfloat16).eval(), tokenizer=tokenizer)
+    memory: Any = changes_of(editor).memory
+    changes_of(editor).prepare(edits[:1])
 
-    site = SiteInfo("site", 0, intermediate, hidden, "block")
-    memory: Any = MemoirSpec().build(site, torch.bfloat16, torch.device("cpu"))
-    rows = {"states": 1, "named": 1, "weights": 1, "chats": 1}
-    size = sum(getattr(memory.router, name).data[:n].nbytes for name, n in rows.items())
-    size += memory.storage.offsets.data[:tokens].nbytes + memory.targets.lengths.data[:1].nbytes + 8 * tokens
-    return 2 * size
+    def size() -> int:
+        return sum(tensor.nbytes for tensor in memory.state_dict().values())
+
+    empty, held, result = size(), 0, {}
+    for count in sizes:
+        hold(editor, edits[held:count])
+        held = count
+        result[f"{count} edits"] = (size() - empty) / count
+    return result
 
 
 def peak_of_an_edit() -> dict[str, float]:
@@ -163,13 +156,20 @@ def peak_of_an_edit() -> dict[str, float]:
 def main(arguments: Sequence[str]) -> None:
     parser = parser_of(__name__, __doc__)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--tokenizer", type=Path)
+    parser.add_argument("--locft", type=Path)
     args = parser.parse_args(arguments)
-    result = {
+    result: dict[str, Any] = {}
+    if args.tokenizer and args.locft:
+        edits, _ = from_locft(args.locft / RECORDS, max(SIZES))
+        result["bytes of an edit, Llama-3-8B widths"] = bytes_of_edits(
+            edits, AutoTokenizer.from_pretrained(args.tokenizer), SIZES
+        )
+    result |= {
         "parameters": Host(host(2048)).model.num_parameters(),
         "peak MiB": peak_of_an_edit(),
         "decode time over the bare host": overheads(),
         "decode time over the bare host, WISE with four shards": side_overheads(),
-        "bytes per edit of 4 tokens, Llama-3-8B widths": bytes_per_edit(),
         "threads": torch.get_num_threads(),
         "date": time.strftime("%Y-%m-%d"),
     }

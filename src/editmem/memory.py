@@ -205,7 +205,12 @@ class Draft(nn.Module, ABC):
     """Edits while they are being learned: stands in for the memory at its site, with parameters to optimise.
 
     In a forward pass of the draft, row `b` of the batch belongs to edit `owner[b]` of the drafted ones.
+
+    Attributes:
+        begins: whether what is learned are offsets of the site's output, which may begin elsewhere than at nothing.
     """
+
+    begins: bool = False
 
     @abstractmethod
     def forward(self, x: Tensor, out: Tensor, call: Call) -> Tensor:
@@ -218,6 +223,14 @@ class Draft(nn.Module, ABC):
     @abstractmethod
     def step(self, loss: Tensor, unfinished: Tensor) -> None:
         """One optimiser step on a loss; edits that are not `unfinished` (bool `[E]`) stay as they are."""
+
+    def begin(self, targets: Sequence[Sequence[int]], offset_of: Callable[[Tensor], Tensor | None]) -> None:
+        """Begin with the offsets with which the host's head says the edits' targets; for drafts that `begins`.
+
+        Args:
+            targets: token ids of each edit's.
+            offset_of: offsets `[..., d]` for token ids `[...]`, or None; see `editing.token_directions`.
+        """
 
     def settled(self) -> bool:
         """Whether there is nothing to learn but the edits' answers."""

@@ -28,13 +28,17 @@ def editor():
     return _editor()
 
 
-def _editor():
+def _editor(spec="memoir"):
     model, tokenizer = editmem.tiny()
-    return editmem.wrap(model, tokenizer=tokenizer)
+    return editmem.wrap(model, spec, tokenizer=tokenizer)
 
 
-def test_edits_are_learned_together_as_alone(edits, editor):
-    together, alone = editor.edit(edits), [_editor().edit([edit])[0] for edit in edits]
+LEARNED = editmem.MemoirSpec(layer=-2)
+"""On the last block nothing is left to learn of them."""
+
+
+def test_edits_are_learned_together_as_alone(edits):
+    together, alone = _editor(LEARNED).edit(edits), [_editor(LEARNED).edit([edit])[0] for edit in edits]
     assert [record.steps for record in together] == [record.steps for record in alone]
     assert len({record.steps for record in together}) > 1, "all of them end together: nothing leaves the batch"
     for one, other in zip(together, alone, strict=True):
@@ -44,8 +48,8 @@ def test_edits_are_learned_together_as_alone(edits, editor):
         assert one.answer_before == other.answer_before
 
 
-def test_learned_edits_leave_the_batch_and_the_head_gets_answers_alone(edits, editor, monkeypatch):
-    rows, heads = [], []
+def test_learned_edits_leave_the_batch_and_the_head_gets_answers_alone(edits, monkeypatch):
+    editor, rows, heads = _editor(LEARNED), [], []
     logits = Runner.logits
 
     def noting(self, batch, stand_ins=None, wanted=None):
@@ -107,7 +111,7 @@ def test_a_gradient_of_a_logit_that_counts_for_nothing_is_zero():
         return torch.autograd.grad(loss, logits)[0][0]
 
     whole = gradient(torch.nn.functional.cross_entropy(logits, labels[0, 1:]))
-    ours = gradient(optimise._token_losses(logits, labels).sum())
+    ours = gradient(optimise.token_losses(logits, labels).sum())
     counts = whole.abs() > optimise.NO_GRADIENT
     assert ((whole != 0) & ~counts).any(), "there is nothing that counts for nothing"
     assert torch.equal(ours, torch.where(counts, whole, 0))

@@ -39,7 +39,7 @@ def test_records_say_what_happened(editor):
     assert record.answer_before.startswith("Canberra")
     assert record.answer_after == "Sydney"
     assert record.loss_after < 0.1 < record.loss_before
-    assert record.steps > 0
+    assert record.steps == 0  # it led from the beginning
     assert dict(editor.edits) == {"au": record}
 
 
@@ -215,7 +215,7 @@ def test_a_broken_host_is_reported():
 
 def test_an_edit_that_does_not_take_is_said_so():
     model, tokenizer = editmem.tiny()
-    editor = editmem.wrap(model, editmem.MemoirSpec(steps=1, learning_rate=1e-6), tokenizer=tokenizer)
+    editor = editmem.wrap(model, editmem.MemoirSpec(layer=-2, steps=1, learning_rate=1e-6), tokenizer=tokenizer)
     record = editor.edit(PROMPT, "Sydney")
     assert not record.took
     assert record.answer_after.startswith("Canberra")

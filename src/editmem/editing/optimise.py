@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from editmem.editing.batches import Batch, batch_of
 from editmem.editing.endings import Endings
 from editmem.editing.runner import Runner
+from editmem.editing.token_directions import TokenDirections
 from editmem.edits.edit import EncodedEdit
 from editmem.hosts.forward import IGNORED_LABEL, Tape
 from editmem.memory import Draft, Kept, Memory, Prompts, Spec
@@ -51,6 +52,7 @@ def write(
     endings: Endings,
     commit: Callable[[Sequence[EncodedEdit], Draft, Prompts], list[Kept]],
     rewritten: bool = False,
+    directions: Callable[[], TokenDirections | None] = lambda: None,
 ) -> list[Outcome]:
     """Learn a batch of edits, keep them in the memory, and check what the model says then.
 
@@ -62,6 +64,7 @@ def write(
         endings: sees to it that answers end.
         commit: keeps drafted edits in the memory, as `Memory.commit`; they are checked after it.
         rewritten: whether a prompt stage changes what the host reads.
+        directions: of the host, where it has them for the memory's site; asked for where edits can begin there.
 
     Returns:
         What came of each edit.
@@ -83,10 +86,12 @@ def write(
     before = _mean_losses(logits[(batch.labels != IGNORED_LABEL)[read]], batch.labels)[:count]
     del logits
     draft = memory.draft(edits, prompts, batch.owner.to(prompts.x.device))
+    if draft.begins and (of_tokens := directions()) is not None:
+        draft.begin([edit.target for edit in edits], of_tokens)
     steps = _learn(runner, draft, batch, tape, memory.spec)
     kept = commit(edits, draft, prompts)
     # Above the last block, and where the prompt is not read anew, it is the bare host that goes on after an answer.
-    holds = runner.site.block == len(runner.host.blocks) - 1 and not rewritten
+    holds = runner.on_last_block and not rewritten
     said = (_said_from_tape(runner, batch, tape, count) if holds else None) or _said(runner, edits, pad, rewritten)
     runs_on = _run_on(runner, endings, asked, edits, said.following, known if holds else {}, pad)
     seconds = (time.perf_counter() - start) / count
@@ -169,7 +174,7 @@ def _run_on(
     return endings.run_on(asked, said, known, functools.partial(runner.go_on, pad=pad, bare=seeing))
 
 
-def _token_losses(logits: Tensor, labels: Tensor) -> Tensor:
+def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
     """Negative log-likelihood of each label, float32 `[B, L]`, 0 where there is none; logits `[n, V]` of the others."""
     asked, logits = labels != IGNORED_LABEL, logits.float()
     if logits.requires_grad:
@@ -182,7 +187,7 @@ def _token_losses(logits: Tensor, labels: Tensor) -> Tensor:
 
 def _mean_losses(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean loss of each row's target, `[B]`."""
-    return _token_losses(logits, labels).sum(1) / (labels != IGNORED_LABEL).sum(1)
+    return token_losses(logits, labels).sum(1) / (labels != IGNORED_LABEL).sum(1)
 
 
 def _learn(runner: Runner, draft: Draft, batch: Batch, tape: Tape, spec: Spec) -> Tensor:
@@ -197,7 +202,7 @@ def _learn(runner: Runner, draft: Draft, batch: Batch, tape: Tape, spec: Spec) -
     for _ in range(spec.steps):
         asked = batch.labels != IGNORED_LABEL
         with torch.enable_grad(), runner.context.setting(tape=tape):
-            losses = _token_losses(runner.logits(batch, draft.places(runner.site.path), asked), batch.labels)
+            losses = token_losses(runner.logits(batch, draft.places(runner.site.path), asked), batch.labels)
             worst = torch.zeros(count, dtype=losses.dtype, device=losses.device)
             worst = worst.scatter_reduce(0, batch.owner, losses.detach().amax(1), "amax")
             unfinished = worst > enough

@@ -36,6 +36,11 @@ class Runner:
         self.options = {name for name in compat.OPTIONAL if name in parameters}
         self.cache_name = compat.cache_name(parameters)
 
+    @property
+    def on_last_block(self) -> bool:
+        """Whether nothing but norms and the head is above the site."""
+        return self.site.block == len(self.host.blocks) - 1
+
     def logits(
         self, batch: Batch, stand_ins: Mapping[str, Callable] | None = None, wanted: Tensor | None = None
     ) -> Tensor:

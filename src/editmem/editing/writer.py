@@ -17,6 +17,7 @@ from editmem.editing.endings import AHEAD, Endings
 from editmem.editing.optimise import Outcome, write
 from editmem.editing.progress import Progress
 from editmem.editing.runner import Runner
+from editmem.editing.token_directions import TokenDirections, token_directions
 from editmem.edits.active import ActiveEdits
 from editmem.edits.edit import Edit, EditRecord, EncodedEdit
 from editmem.errors import HostError, InvalidEditError
@@ -25,11 +26,14 @@ from editmem.hosts.gate import Gate
 from editmem.hosts.modes import lasting
 from editmem.hosts.structure import Host, SiteInfo
 from editmem.memory import Calibration, Draft, Kept, Match, Memory, Prompts
-from editmem.storage.snapshots import Restore, attributes
+from editmem.routing.prompts import neutral_prompts
+from editmem.storage.snapshots import Restore
 from editmem.text.vocabulary import Vocabulary
 
 PREFIXES = ("I", "You", "Because", "Yes", "Q: ")
 PREFIX_LENGTHS = (5, 10)
+NEUTRAL = 8
+"""Prompts at whose ends the size of what the site puts out is taken."""
 WORTH_BURYING, MOST_BURIED = 2000, 0.25
 """Rows from which on an edit that goes leaves its row behind, where the memory can; the largest share of such rows."""
 
@@ -135,6 +139,13 @@ class Writer:
             for start, tokens in zip(PREFIXES, said, strict=True)
         ]
 
+    @functools.cached_property
+    def directions(self) -> TokenDirections | None:
+        """Of the host. Should its weights change later, edits are learned the rest of the way."""
+        with self.host.frozen():
+            prompts = [self.encode.prompt(text) for text in neutral_prompts()[:NEUTRAL]]
+            return token_directions(self.runner(), lambda: self.read(prompts))
+
     def check_pictures(self, edits: Sequence[Edit]) -> None:
         blind = not self.memory.sees(self.host.image_token is not None)
         for edit in edits:
@@ -198,7 +209,8 @@ class Writer:
         keep = (lambda: None) if self.stage is None else self.stage.keeping(batch)
         if batch[0].edit.item:
             return self._read_in(batch, put)
-        return write(self.runner(), self.memory, batch, self.pad, self._endings, commit, self.rewritten)
+        directions = lambda: self.directions  # noqa: E731
+        return write(self.runner(), self.memory, batch, self.pad, self._endings, commit, self.rewritten, directions)
 
     def _read_in(
         self, items: Sequence[EncodedEdit], put: Callable[[Callable[[], list[Kept]]], list[Kept]]
@@ -223,7 +235,7 @@ class Writer:
 
     def snapshot(self) -> Restore:
         """What puts the memory, and what is known of its rows, back into their present state."""
-        restores = self.memory.snapshot(), attributes(self.active)
+        restores = self.memory.snapshot(), self.active.snapshot()
 
         def undo() -> None:
             for restore in restores:

@@ -1,6 +1,7 @@
 """The active edits of a memory: which of its rows are whose."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from weakref import WeakSet
 
 from editmem.edits.edit import Edit
 
@@ -19,6 +20,7 @@ class ActiveEdits:
         self._edits: dict[str, Edit] = {}
         self._places: dict[str, tuple[int, ...]] = {}
         self._by_prompt: dict[str, str] = {}
+        self._logs: WeakSet[_Log] = WeakSet()
 
     def __contains__(self, edit_id: str) -> bool:
         return edit_id in self._edits
@@ -45,6 +47,7 @@ class ActiveEdits:
     def add(self, edit: Edit) -> None:
         """One more row of an edit."""
         edit_id = str(edit.id)
+        self._note(edit_id, edit.prompt_key)
         self._places[edit_id] = (*self._places.get(edit_id, ()), len(self.rows))
         self.rows.append(edit_id)
         self._edits[edit_id] = edit
@@ -52,6 +55,7 @@ class ActiveEdits:
 
     def renew(self, edit: Edit) -> None:
         """An active edit is written otherwise now; its prompt is the same."""
+        self._note(str(edit.id), edit.prompt_key)
         self._edits[str(edit.id)] = edit
 
     def take_over(self, rows: Sequence[str], edits: Mapping[str, Edit]) -> None:
@@ -70,8 +74,10 @@ class ActiveEdits:
     def bury(self, ids: Sequence[str]) -> None:
         """Take edits out; their rows stay where they are, and are nobody's."""
         for edit_id in dict.fromkeys(ids):
-            if (edit := self._edits.pop(edit_id, None)) is None:
+            if (edit := self._edits.get(edit_id)) is None:
                 continue
+            self._note(edit_id, edit.prompt_key)
+            del self._edits[edit_id]
             for row in self._places.pop(edit_id):
                 self.rows[row] = None
                 self.buried += 1
@@ -80,6 +86,8 @@ class ActiveEdits:
 
     def close_up(self) -> list[int]:
         """Leave out the rows that were buried; which they were."""
+        for log in self._logs:
+            log.entries.append(self._copied())
         gone = [row for row, edit_id in enumerate(self.rows) if edit_id is None]
         kept = [edit_id for edit_id in self.rows if edit_id is not None]
         self.rows, self._places, self.buried = [], {}, 0
@@ -87,3 +95,61 @@ class ActiveEdits:
             self._places[edit_id] = (*self._places.get(edit_id, ()), len(self.rows))
             self.rows.append(edit_id)
         return gone
+
+    def _note(self, edit_id: str, prompt: str) -> None:
+        """What is known of an edit and of a prompt is about to change."""
+        for log in self._logs:
+            log.entries.append(self._entry(edit_id, prompt))
+
+    def _entry(self, edit_id: str, prompt: str) -> Callable[[], None]:
+        """What puts one edit and one prompt back; edits that come back stand last then."""
+        edit, places, holder = self._edits.get(edit_id), self._places.get(edit_id), self._by_prompt.get(prompt)
+
+        def restore() -> None:
+            for held, key, value in (
+                (self._edits, edit_id, edit), (self._places, edit_id, places), (self._by_prompt, prompt, holder),
+            ):  # fmt: skip
+                _put(held, key, value)
+            for row in places or ():
+                self.rows[row] = edit_id
+
+        return restore
+
+    def _copied(self) -> Callable[[], None]:
+        rows, places, buried = self.rows, self._places, self.buried
+
+        def restore() -> None:
+            self.rows, self._places, self.buried = rows, places, buried
+
+        return restore
+
+    def snapshot(self) -> Callable[[], None]:
+        """What puts all of it back into its present state. What changes until then is noted, and nothing copied."""
+        log, count, buried = _Log(), len(self.rows), self.buried
+        earlier = [(other, len(other.entries)) for other in self._logs]
+        self._logs.add(log)
+
+        def restore() -> None:
+            for entry in reversed(log.entries):
+                entry()
+            for other, noted in [*earlier, (log, 0)]:  # all that was noted since is as if it had not been
+                del other.entries[noted:]
+            del self.rows[count:]
+            self.buried = buried
+            self._edits = dict(sorted(self._edits.items(), key=lambda item: self._places[item[0]]))
+
+        return restore
+
+
+class _Log:
+    """What puts back, one after the other, what has changed since a snapshot, for as long as that is held."""
+
+    def __init__(self) -> None:
+        self.entries: list[Callable[[], None]] = []
+
+
+def _put(held: dict, key: str, value: object) -> None:
+    if value is None:
+        held.pop(key, None)
+    else:
+        held[key] = value

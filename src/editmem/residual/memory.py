@@ -1,6 +1,6 @@
 """A memory that adds to the output of one module: a router that finds the edit, a storage that holds what it adds."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -110,6 +110,9 @@ class ResidualMemory(ActingMemory):
 
     def match(self, prompts: Prompts, top: int) -> list[list[Match]]:
         return self.router.rank(prompts, top) if len(self) else [[] for _ in prompts.x]
+
+    def upgraded(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return self.storage.completed(super().upgraded(tensors), "storage.")
 
     def restored(self) -> None:
         count = len(self.targets)

@@ -21,7 +21,7 @@ from editmem.hosts.fingerprint import differences
 from editmem.hosts.structure import Host
 from editmem.storage import atomic as folders
 
-FORMAT = 2
+FORMAT = 3
 CONFIG, TENSORS, EDITS, CARD = "editmem_config.json", "memory.safetensors", "edits.jsonl", "README.md"
 
 

@@ -118,7 +118,7 @@ class MemoirSpec(Spec):
         storage: Storage
         step = {"factored": 0.2, "shared": 1.0}[self.storage] if self.learning_rate is None else self.learning_rate
         if self.storage == "factored":
-            storage = FactoredStorage(site.out_features, dtype, step)
+            storage = FactoredStorage(site.out_features, dtype, step, begins=True)
         else:
             storage = SharedStorage(site.in_features, site.out_features, step)
         return ResidualMemory(self, router, storage).to(device)
