@@ -2,11 +2,12 @@
 """Who is asked about: look-alike names of every kind, parts of names, several names, sentences, many edits."""
 
 import os
+import random
 from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
@@ -423,6 +424,26 @@ def test_many_edits(embedded):
     assert embedded.who(subjects, *(f"How much is {name}?" for name in names[::50])) == [
         {i: 1} for i in range(0, 500, 50)
     ]
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(counts=st.lists(st.integers(1, 30), min_size=1, max_size=6), seed=st.integers(0, 1000), gone=st.booleans())
+def test_what_is_added_is_as_if_all_were_sorted_anew(embedded, counts, seed, gone):
+    rng = random.Random(seed)
+    places = ("Peru", "Chile", "the River Tame", "Marta Oliveira", "a dog", "Iron Bridge", "iron bridge", "Peru Creek")
+    subjects = embedded.subjects("The capital of Peru is")
+    for count in counts:
+        texts = [f"The capital of {rng.choice(places)} {rng.choice(('', '7', 'Hill'))} is" for _ in range(count)]
+        aliases = [[embedded.ids(rng.choice(places))] for _ in range(count)]
+        subjects.append([embedded.ids(text) for text in texts], [None] * count, aliases)
+        if gone:
+            subjects.bury([rng.randrange(len(subjects))])
+        added = {name: getattr(subjects, name).clone() for name in ("sorted_keys", "named", "order", "runs")}
+        claimed = subjects.claimed.used.clone()
+        subjects._sort()
+        for name, tensor in added.items():
+            assert torch.equal(tensor, getattr(subjects, name)), name
+        assert torch.equal(claimed, subjects.claimed.used)
 
 
 def test_dropped_and_saved(embedded):

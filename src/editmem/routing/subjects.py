@@ -98,6 +98,8 @@ class Found:
         return torch.where(counts, total / groups * torch.where(said < groups, SOME, 1), 0)
 
 
+FEW = 16
+"""Values that are faster compared one by one than all at once."""
 NOBODY = -1
 """In the place of an edit that is no more."""
 
@@ -118,6 +120,7 @@ class Subjects(Stored):
     keys = ("entries", "links", "claims", "edits")
 
     sorted_keys: Tensor
+    named: Tensor
     order: Tensor
     runs: Tensor
     lengths: Tensor
@@ -130,7 +133,7 @@ class Subjects(Stored):
         self.claims = Rows((3,), torch.int32)  # edit, word, subject
         self.edits = Rows((2,), torch.int32)  # groups, whether ordered
         self.claimed = Rows((2,), torch.int64, saved=False)  # of each slot of words the least and the greatest subject
-        for name in ("sorted_keys", "order", "runs"):
+        for name in ("sorted_keys", "named", "order", "runs"):
             self.register_buffer(name, torch.zeros(0, dtype=torch.int64), persistent=False)
         self.register_buffer("lengths", torch.tensor(LENGTHS), persistent=False)
         self._sort()
@@ -177,10 +180,15 @@ class Subjects(Stored):
                     entries.append((key, *naming.code_of(phrase), about))
                     links.append((row, flags, group, len(phrase)))
                 claims += [(row, word.hashes[0], about) for phrase in phrases for word in phrase if word.named]
-        for table, rows in ((self.entries, entries), (self.links, links), (self.claims, claims), (self.edits, edits)):
+        tables, capacity = (self.entries, self.links, self.claims, self.edits), len(self.entries.data)
+        held = len(self.entries), len(self.claims)
+        for table, rows in zip(tables, (entries, links, claims, edits), strict=True):
             if rows:
                 table.append(torch.tensor(rows))
-        self._sort()
+        if len(self.entries.data) == capacity and len(self.claimed) == 4 * len(self.claims.data):
+            self._insert(*held)
+        else:
+            self._sort()
 
     def _names(self, words: Sequence[Said], number: int, choose: Choose | None) -> list[list[list[Said]]]:
         """The names in a prompt, each with other ways to say it."""
@@ -195,7 +203,7 @@ class Subjects(Stored):
     def bury(self, rows: Sequence[int]) -> None:
         """The edits in these rows have no names any more; no row of any table moves."""
         buried = torch.tensor(list(rows), dtype=torch.int32, device=self.links.data.device)
-        links, claims = (torch.isin(table.used[:, 0], buried).nonzero()[:, 0] for table in (self.links, self.claims))
+        links, claims = (_among(table.used[:, 0], buried).nonzero()[:, 0] for table in (self.links, self.claims))
         slots = (self.claims.used[claims, 1] % len(self.claimed)).unique()
         for table, places in ((self.links, links), (self.claims, claims)):
             values = table.used[places]
@@ -203,7 +211,7 @@ class Subjects(Stored):
             table.put(places, values)
         if len(slots):
             used, slot = self.claims.used, self.claims.used[:, 1] % len(self.claimed)
-            left = (torch.isin(slot, slots) & (used[:, 0] != NOBODY)).nonzero()[:, 0]
+            left = (_among(slot, slots) & (used[:, 0] != NOBODY)).nonzero()[:, 0]
             bounds = _bounds(torch.searchsorted(slots, slot[left]), used[left, 2].long(), len(slots))
             self.claimed.put(slots.long(), bounds)
 
@@ -224,16 +232,44 @@ class Subjects(Stored):
     def _sort(self) -> None:
         """Make the tables that `find` reads."""
         keys, self.order = self.entries.data[:, 0].sort(stable=True)
-        self.sorted_keys = keys >> 1
+        self.sorted_keys, self.named = keys >> 1, keys & NAMED
         last = torch.cat([self.sorted_keys[1:] != self.sorted_keys[:-1], torch.ones_like(keys[:1], dtype=torch.bool)])
         position = torch.arange(keys.shape[0], device=keys.device)
         end = torch.where(last, position, keys.shape[0]).flip(0).cummin(0).values.flip(0) + 1
-        plain = ((keys & 1) == 0).long().cumsum(0)
-        plain = plain[end - 1] - plain + ((keys & 1) == 0).long()
+        plain = (1 - self.named).cumsum(0)
+        plain = plain[end - 1] - plain + (1 - self.named)
         self.runs = torch.stack([plain, end - position - plain], 1)
         size = 4 * self.claims.data.shape[0]
-        used = self.claims.used.long()
+        used = self.claims.used[self.claims.used[:, 0] != NOBODY].long()
         self.claimed.replace(_bounds(used[:, 1] % size, used[:, 2], size))
+
+    def _insert(self, entries: int, claims: int) -> None:
+        """As `_sort`, where no more than what was appended behind the first `entries` and `claims` is new."""
+        count = len(self.entries)
+        new, which = self.entries.data[entries:count, 0].sort(stable=True)
+        keys = self.sorted_keys[:entries] * 2 + self.named[:entries]
+        place = torch.searchsorted(keys, new, right=True) + torch.arange(len(new), device=new.device)
+        free = torch.ones(count, dtype=torch.bool, device=new.device)
+        free[place] = False
+
+        def inserted(held: Tensor, values: Tensor) -> Tensor:
+            merged = held.clone()  # rows that are not in use stay where they are
+            merged[:count][free], merged[place] = held[:entries], values
+            return merged
+
+        self.sorted_keys, self.named = inserted(self.sorted_keys, new >> 1), inserted(self.named, new & NAMED)
+        self.order = inserted(self.order, entries + which)
+        self.runs = inserted(self.runs, self.runs.new_zeros((len(new), 2)))
+        known = self.sorted_keys[:count]
+        for key in (new >> 1).unique():
+            own = slice(int(torch.searchsorted(known, key)), int(torch.searchsorted(known, key, right=True)))
+            named = self.named[own].flip(0).cumsum(0).flip(0)
+            self.runs[own] = torch.stack([(1 - self.named[own]).flip(0).cumsum(0).flip(0), named], 1)
+        used = self.claims.used[claims:].long()
+        slots, slot = (used[:, 1] % len(self.claimed)).unique(return_inverse=True)
+        held, found = self.claimed.data[slots], _bounds(slot, used[:, 2], len(slots))
+        both = torch.stack([torch.minimum(held[:, 0], found[:, 0]), torch.maximum(held[:, 1], found[:, 1])], 1)
+        self.claimed.put(slots, both)
 
     # Reading
 
@@ -332,6 +368,16 @@ class Subjects(Stored):
 
     def restored(self) -> None:
         self._sort()
+
+
+def _among(values: Tensor, some: Tensor) -> Tensor:
+    """Bool, as `values`: which of them are among `some`, of which there are few, mostly."""
+    if len(some) > FEW:
+        return torch.isin(values, some)
+    found = torch.zeros_like(values, dtype=torch.bool)
+    for one in some:
+        found |= values == one
+    return found
 
 
 def _bounds(slot: Tensor, subject: Tensor, count: int) -> Tensor:
