@@ -260,16 +260,13 @@ def test_gradient_checkpointing(tokenizer):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", ["compiled", "wrapped"])
-def test_compiling_before_and_after_wrapping(first, tokenizer):
+def test_compiling_before_wrapping(tokenizer):
+    """After it: `test_decisions.py`."""
     torch._dynamo.reset()
     model = make("llama", len(tokenizer))
-    if first == "compiled":
-        model.forward = torch.compile(model.forward, backend="eager")
+    model.forward = torch.compile(model.forward, backend="eager")
     editor = editmem.wrap(model, tokenizer=tokenizer)
     editor.edit(*FIRST)
-    if first == "wrapped":
-        model.forward = torch.compile(model.forward, backend="eager")
     # Each length is compiled for itself: no more of them than the answers have tokens.
     count = max(len(tokenizer(f" {target}", add_special_tokens=False)["input_ids"]) for _, target in (FIRST, SECOND))
     edited, other = say(editor, [FIRST[0], SECOND[0]], max_new_tokens=count)
