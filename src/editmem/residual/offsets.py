@@ -125,16 +125,15 @@ class FactoredStorage(Storage):
 
     def _append(self, offsets: Tensor, tokens: Tensor) -> None:
         """Offsets `[n, d]`, and int32 `[n]`, which token each is the first offset of, or `OWN`."""
-        places, new = [], list[int]()
-        held = len(self.offsets)
-        for number, (offset, token) in enumerate(zip(offsets, tokens.tolist(), strict=True)):
-            place = None if token == OWN else self._place_of(token, offset)
-            if place is None and token != OWN:
-                alike = (held + i for i, other in enumerate(new) if torch.equal(offsets[other], offset))
-                place = next(alike, None)
+        places, new, first = list[int](), list[int](), dict[int, int]()
+        for number, token in enumerate(tokens.tolist()):
+            if (place := first.get(token)) is None and token != OWN:
+                place = self._place_of(token, offsets[number])
             if place is None:
-                place = held + len(new)
+                place = len(self.offsets) + len(new)
                 new.append(number)
+            if token != OWN:
+                first[token] = place
             places.append(place)
         self.offsets.append(offsets[new])
         self.tokens.append(tokens[new])

@@ -233,12 +233,7 @@ class Subjects(Stored):
         """Make the tables that `find` reads."""
         keys, self.order = self.entries.data[:, 0].sort(stable=True)
         self.sorted_keys, self.named = keys >> 1, keys & NAMED
-        last = torch.cat([self.sorted_keys[1:] != self.sorted_keys[:-1], torch.ones_like(keys[:1], dtype=torch.bool)])
-        position = torch.arange(keys.shape[0], device=keys.device)
-        end = torch.where(last, position, keys.shape[0]).flip(0).cummin(0).values.flip(0) + 1
-        plain = (1 - self.named).cumsum(0)
-        plain = plain[end - 1] - plain + (1 - self.named)
-        self.runs = torch.stack([plain, end - position - plain], 1)
+        self.runs = _runs(self.sorted_keys, self.named)
         size = 4 * self.claims.data.shape[0]
         used = self.claims.used[self.claims.used[:, 0] != NOBODY].long()
         self.claimed.replace(_bounds(used[:, 1] % size, used[:, 2], size))
@@ -260,11 +255,12 @@ class Subjects(Stored):
         self.sorted_keys, self.named = inserted(self.sorted_keys, new >> 1), inserted(self.named, new & NAMED)
         self.order = inserted(self.order, entries + which)
         self.runs = inserted(self.runs, self.runs.new_zeros((len(new), 2)))
-        known = self.sorted_keys[:count]
-        for key in (new >> 1).unique():
-            own = slice(int(torch.searchsorted(known, key)), int(torch.searchsorted(known, key, right=True)))
-            named = self.named[own].flip(0).cumsum(0).flip(0)
-            self.runs[own] = torch.stack([(1 - self.named[own]).flip(0).cumsum(0).flip(0), named], 1)
+        known, changed = self.sorted_keys[:count], (new >> 1).unique()
+        start, end = torch.searchsorted(known, changed), torch.searchsorted(known, changed, right=True)
+        length = end - start
+        own = torch.arange(int(length.sum()), device=new.device)
+        own += torch.repeat_interleave(start - length.cumsum(0) + length, length)
+        self.runs[own] = _runs(known[own], self.named[own])
         used = self.claims.used[claims:].long()
         slots, slot = (used[:, 1] % len(self.claimed)).unique(return_inverse=True)
         held, found = self.claimed.data[slots], _bounds(slot, used[:, 2], len(slots))
@@ -368,6 +364,17 @@ class Subjects(Stored):
 
     def restored(self) -> None:
         self._sort()
+
+
+def _runs(keys: Tensor, named: Tensor) -> Tensor:
+    """Of sorted keys how many of the same follow, itself included, that are no names and that are, int64 `[n, 2]`."""
+    count, plain = keys.shape[0], 1 - named
+    last = torch.cat([keys[1:] != keys[:-1], torch.ones_like(keys[:1], dtype=torch.bool)])
+    position = torch.arange(count, device=keys.device)
+    end = torch.where(last, position, count).flip(0).cummin(0).values.flip(0) + 1
+    until = plain.cumsum(0)
+    left = until[end - 1] - until + plain
+    return torch.stack([left, end - position - left], 1)
 
 
 def _among(values: Tensor, some: Tensor) -> Tensor:
