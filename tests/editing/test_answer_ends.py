@@ -201,3 +201,20 @@ def test_a_host_that_rambles(tokenizer, ends):
             said = editor_says(editor, asked, tokens=12, pad_token_id=3)
             assert said.startswith("Sydney")
             assert (said.split("\n")[0] == "Sydney") is (ends is None)
+
+
+def test_a_turn_of_a_chat_ends_with_its_own_end():
+    """There a host may go on in another line, and a line break ends nothing."""
+    _, tokenizer = editmem.tiny()
+    (line,) = tokenizer("\n", add_special_tokens=False)["input_ids"][-1:]
+    stop = tokenizer.eos_token_id
+    encoded = Encoder(tokenizer, None).renderings(Edit("Where is it?", "Rome"))
+    assert [edit.chat for edit in encoded] == [False, True]
+    logits = torch.zeros(2, len(tokenizer))
+    logits[:, line], logits[:, stop] = 9.0, 8.0
+
+    def closing(stops):
+        return Endings(tokenizer, stops, None).closing(encoded, logits, lambda rows, count: [])[0].tolist()
+
+    assert closing([stop]) == [line, stop]
+    assert closing([]) == [line, line]

@@ -136,7 +136,8 @@ class Encoder:
         fitting = [c for c in contexts if self.max_length is None or len(c) + len(target) <= self.max_length]
         subject = None if edit.subject is None else self._inside(edit.subject)
         said = {name: tuple(map(self._inside, getattr(edit, name))) for name in ("aliases", "phrasings", "unlike")}
-        return EncodedEdit(edit, tuple(prompt), tuple(target), subject, tuple(map(tuple, fitting)), vision, **said)
+        behind, chat = tuple(map(tuple, fitting)), not isinstance(edit.prompt, str)
+        return EncodedEdit(edit, tuple(prompt), tuple(target), subject, behind, vision, **said, chat=chat)
 
     def _inside(self, text: str) -> tuple[int, ...]:
         """Ids of a text as it stands within another."""
@@ -168,12 +169,12 @@ class Encoder:
         prompts: list[Prompt] = [text]
         if self.has_chat_template:
             prompts.append([{"role": "user", "content": text}])
-        keys: list[tuple[Sequence[int], Mapping[str, Any]]] = []
+        keys: list[tuple[bool, Sequence[int], Mapping[str, Any]]] = []
         if item.image is not None:
-            keys += [self.seen(prompt, item.image) for prompt in prompts]
+            keys += [(prompt is not text, *self.seen(prompt, item.image)) for prompt in prompts]
         if item.text.strip():
-            keys += [(self.prompt(prompt), {}) for prompt in prompts]
-        return [EncodedEdit(item, tuple(ids), (), subject, (), vision, **said) for ids, vision in keys]
+            keys += [(prompt is not text, self.prompt(prompt), {}) for prompt in prompts]
+        return [EncodedEdit(item, tuple(ids), (), subject, (), seen, **said, chat=chat) for chat, ids, seen in keys]
 
     def _other_prompts(self, edit: Edit) -> Iterator[tuple[Prompt, str | None]]:
         """In what other ways an edit's prompt is given, each with what stands between it and its answer."""

@@ -121,8 +121,8 @@ class Endings:
     ) -> tuple[Tensor, dict[tuple[int, ...], bool]]:
         """Where the host would not end an answer as it should, the likeliest token with which it does.
 
-        Nothing but the end of the line or of the text is to stand behind the answer of an edit that `closes`; behind
-        any other no text that makes another value of it.
+        Nothing but the end of the line, of the text or of the turn is to stand behind the answer of an edit that
+        `closes`; behind any other no text that makes another value of it.
 
         Args:
             edits: E of them.
@@ -170,9 +170,13 @@ class Endings:
         return self.max_length is None or longest <= self.max_length
 
     def _end(self, edit: EncodedEdit, tokens: Sequence[int]) -> int:
-        """The likeliest token with which the line or the text ends at once."""
+        """The likeliest token with which the line or the text ends at once; of a turn of a chat that with which it
+        ends, for another line may follow there."""
+        turn = edit.chat and bool(self.stops)
         for token in tokens:
-            if token in self.stops or (token not in self.special and self._verdict(edit, [token]) is False):
+            if token in self.stops:
+                return token
+            if not turn and token not in self.special and self._verdict(edit, [token]) is False:
                 return token
         line_break = self.tokenizer("\n", add_special_tokens=False)["input_ids"][-1:]
         return next(iter((*self.stops, *line_break)), IGNORED_LABEL)

@@ -247,6 +247,7 @@ class EncodedEdit:
         target: ids of the answer, as the model is to generate them.
         subject: ids of the subject's name inside a text; None where it was not given.
         aliases, phrasings, unlike: ids of those texts, special tokens left out.
+        chat: whether the prompt is a conversation, in which the answer is a turn of its own.
         contexts: further prompts, with other text in front, from which the answer must follow too.
         vision: what the host takes beside the prompt's ids to see the edit's picture, for a batch of one.
     """
@@ -260,6 +261,7 @@ class EncodedEdit:
     aliases: tuple[tuple[int, ...], ...] = ()
     phrasings: tuple[tuple[int, ...], ...] = ()
     unlike: tuple[tuple[int, ...], ...] = ()
+    chat: bool = False
 
 
 def check_prompt(prompt: Any) -> None:
