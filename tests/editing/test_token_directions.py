@@ -70,14 +70,14 @@ def test_forgetting_leaves_what_never_held_it(editor, gone):
 
 def test_what_has_to_lead_by_more_is_learned_from_there():
     model, tokenizer = editmem.tiny()
-    editor = editmem.wrap(model, editmem.MemoirSpec(margin=12.0), tokenizer=tokenizer)
+    editor = editmem.wrap(model, editmem.MemoirSpec(margin=14.0), tokenizer=tokenizer)
     records, storage = editor.edit(EDITS), storage_of(editor)
     assert all(record.took for record in records)
     learned = [record.steps > 0 for record in records]
     assert any(learned), "all of them begin with that lead"
     assert not all(learned), "none of them begins with that lead"
     assert 0 < int(own(storage).sum()) < len(storage.offsets)
-    assert max(record.loss_after for record in records) < math.log1p(math.exp(-12.0)) * 1.01
+    assert max(record.loss_after for record in records) < math.log1p(math.exp(-14.0)) * 1.01
 
 
 def test_below_the_last_block_everything_is_learned():

@@ -79,10 +79,7 @@ def write(
     closing, known = endings.closing(edits, logits[_last(batch)[read]][:count], bare)
     batch.labels[:, -1] = closing[batch.owner]
     asked = edits
-    edits = [
-        edit if token == IGNORED_LABEL else dataclasses.replace(edit, target=(*edit.target, token))
-        for edit, token in zip(edits, closing.tolist(), strict=True)
-    ]
+    edits = with_ends(edits, closing)
     before = _mean_losses(logits[(batch.labels != IGNORED_LABEL)[read]], batch.labels)[:count]
     del logits
     draft = memory.draft(edits, prompts, batch.owner.to(prompts.x.device))
@@ -97,6 +94,14 @@ def write(
     seconds = (time.perf_counter() - start) / count
     columns = zip(said.right, runs_on, before.tolist(), said.losses, steps.tolist(), kept, strict=True)
     return [Outcome(ok and not on, was, now, n, seconds, own, ok and on) for ok, on, was, now, n, own in columns]
+
+
+def with_ends(edits: Sequence[EncodedEdit], closing: Tensor) -> list[EncodedEdit]:
+    """Edits whose targets end with what `Endings.closing` gave for them."""
+    return [
+        edit if token == IGNORED_LABEL else dataclasses.replace(edit, target=(*edit.target, token))
+        for edit, token in zip(edits, closing.tolist(), strict=True)
+    ]
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ class Writer:
         return self._heard[1]
 
     @functools.cached_property
-    def _endings(self) -> Endings:
+    def endings(self) -> Endings:
         tokenizer, config = self.encode.tokenizer, getattr(self.host.model, "generation_config", None)
         own = getattr(config, "eos_token_id", None)
         stops: list[Any] = [tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])]
@@ -210,7 +210,7 @@ class Writer:
         if batch[0].edit.item:
             return self._read_in(batch, put)
         directions = lambda: self.directions  # noqa: E731
-        return write(self.runner(), self.memory, batch, self.pad, self._endings, commit, self.rewritten, directions)
+        return write(self.runner(), self.memory, batch, self.pad, self.endings, commit, self.rewritten, directions)
 
     def _read_in(
         self, items: Sequence[EncodedEdit], put: Callable[[Callable[[], list[Kept]]], list[Kept]]
