@@ -71,11 +71,11 @@ def figures(editor: editmem.Editor, tokenizer: Any) -> Iterator[tuple[str, float
     yield "forget one", median(lambda: editor.forget(next(ids)))
     yield "undo that", median(lambda: editor.undo())
     alone = median(lambda: editor.edit(f"The capital of Atlantis {next(fresh)} is", "Rome"))
-    yield "a new edit, learning included", alone
+    yield "a new edit", alone
     editor.edit("The currency of Atlantis is the", "euro")
     targets = itertools.cycle(["yen", "peso"])
     yield (
-        "supersede one, learning included",
+        "supersede one",
         median(lambda: editor.edit("The currency of Atlantis is the", next(targets))),
     )
     yield "editor.edits", median(lambda: editor.edits)
