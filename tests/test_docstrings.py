@@ -67,8 +67,8 @@ def test_help_shows_nothing_internal():
     """Public methods and properties of an editor are those of its page in the documentation."""
     assert sorted(EDITOR) == sorted([
         "confirm", "decomposed", "edit", "edits", "explain", "forget", "forget_cost", "history", "off",
-        "pinned", "preview", "prompt_lengths", "push_to_hub", "reading", "reject", "save_pretrained", "tokenizer", "undo",
-        "unwrap", "version",
+        "pinned", "preview", "prompt_lengths", "push_to_hub", "reading", "reject", "save_pretrained", "tokenizer",
+        "undo", "unwrap", "version",
     ])  # fmt: skip
     assert "Not for users" in editmem.Editor.__init__.__doc__
 
