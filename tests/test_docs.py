@@ -21,7 +21,7 @@ PAGES = [DOCS / "index.md", *sorted(DOCS.glob("tutorials/*.md")), *sorted(DOCS.g
 NEEDS = re.compile(r"^<!-- needs: (\S+) -->$", re.MULTILINE)
 """At the top of a page, what it needs beyond editmem: a module, or the extra `real`, for its examples to run."""
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-SLOW = {"tutorials/pictures.md"}
+SLOW = {"tutorials/pictures.md", "tutorials/serving.md"}
 REAL = "EDITMEM_REAL"
 """Set in the environment, pages about a real model run on it, which takes minutes."""
 PRINTS = doctest.OutputChecker()

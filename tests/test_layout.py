@@ -24,6 +24,7 @@ FLOORS = [
     ["wrap"],
     ["serve"],
     ["cli", "__init__"],
+    ["__main__"],
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 MODULES = sorted(ROOT.rglob("*.py"))

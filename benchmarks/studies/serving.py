@@ -40,7 +40,7 @@ TARGETS = ("Sydney", "Perth", "Lyon", "Osaka", "Cusco", "Arica", "Graz", "Bergen
 @contextlib.contextmanager
 def server(memory: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A server on the embedded model as a process of its own, and its URL."""
-    command = [sys.executable, "-c", "from editmem.cli import app; app()", "serve", "--model", "tiny", "--port", "0"]
+    command = [sys.executable, "-m", "editmem", "serve", "--model", "tiny", "--port", "0"]
     with (memory.parent / "server.log").open("a+", encoding="utf-8") as log:
         begun = log.tell()
         process = subprocess.Popen([*command, "--memory", str(memory), *options], stderr=log, stdout=log, text=True)

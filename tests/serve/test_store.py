@@ -112,18 +112,7 @@ def test_acknowledged_edits_survive_kill(tmp_path):
 
 def start(memory):
     """A server as a process of its own, once it answers; its URL."""
-    command = [
-        sys.executable,
-        "-c",
-        "from editmem.cli import app; app()",
-        "serve",
-        "--model",
-        "tiny",
-        "--memory",
-        str(memory),
-        "--port",
-        "0",
-    ]
+    command = [sys.executable, "-m", "editmem", "serve", "--model", "tiny", "--memory", str(memory), "--port", "0"]
     server = subprocess.Popen([*command, "--snapshot-every", "1"], stderr=subprocess.PIPE, text=True)
     for line in server.stderr:
         if "running on " in line:
