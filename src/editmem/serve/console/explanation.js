@@ -49,7 +49,7 @@ function acting(record, candidate, scale) {
 function other(candidate, scale, free) {
   const { prompt, explanation } = last;
   const claim = () => then(confirm(prompt, candidate.record, explanation.version));
-  const about = `The edit of “${promptText(candidate.record.edit)}” is for this question`;
+  const about = `It is for this question: the edit of “${promptText(candidate.record.edit)}”`;
   return el(
     "li",
     {},

@@ -66,7 +66,7 @@ async function line(event, gone, stands, newest) {
     el("span", { class: "at" }, time(event.time, { timeStyle: "short" })),
     el("p", { class: "what" }, ...(await describe(event)), gone.has(event.number) && el("span", { class: "badge" }, "taken back")),
     el("p", { class: "aside" },
-      back && button("Undo to here", () => undoTo(event), { class: "link", "aria-label": `Undo everything since and with #${event.number + 1}` }),
+      back && button("Undo to here", () => undoTo(event), { class: "link", "aria-label": `Undo to here: #${event.number + 1} and all since` }),
       el("span", { class: "number" }, `#${event.number + 1}`),
     ),
   );
