@@ -11,8 +11,8 @@ import editmem
 NAMES = [
     "METHODS", "Candidate", "CheckpointError", "ComemSpec", "Edit", "EditMemError", "EditRecord", "Editor", "Event",
     "Explanation", "ForgetCost", "GraceSpec", "HostError", "InvalidEditError", "Item", "Ledger", "LedgerError",
-    "MemeicSpec", "MemoirSpec", "Picture", "Spec", "SpecError", "UnknownEditError", "WiseSpec", "load", "real", "tiny",
-    "unwrap", "wrap",
+    "MemeicSpec", "MemoirSpec", "Picture", "Preview", "Spec", "SpecError", "Taken", "UnknownEditError", "WiseSpec",
+    "load", "real", "tiny", "unwrap", "wrap",
 ]  # fmt: skip
 BASES = ["METHODS", "Spec"]
 """A list, and what the settings of all methods are derived from: nothing to be used by itself."""
@@ -67,7 +67,8 @@ def test_help_shows_nothing_internal():
     """Public methods and properties of an editor are those of its page in the documentation."""
     assert sorted(EDITOR) == sorted([
         "confirm", "decomposed", "edit", "edits", "explain", "forget", "forget_cost", "history", "off",
-        "prompt_lengths", "push_to_hub", "reading", "reject", "save_pretrained", "tokenizer", "undo", "unwrap",
+        "pinned", "preview", "prompt_lengths", "push_to_hub", "reading", "reject", "save_pretrained", "tokenizer",
+        "undo", "unwrap", "version",
     ])  # fmt: skip
     assert "Not for users" in editmem.Editor.__init__.__doc__
 

@@ -22,6 +22,7 @@ FLOORS = [
     ["lookup"],
     ["methods"],
     ["wrap"],
+    ["serve"],
     ["cli", "__init__"],
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}

@@ -110,6 +110,38 @@ def test_answers_are_those_of_before_or_after_a_change(tokenizer, method):
         assert all(torch.equal(right[0], other) for right in bare.values() for other in right)
 
 
+def test_what_is_pinned_is_of_the_version_that_it_says(editor):
+    """Version, explanation and history agree at every moment, also while an edit is checked that acts already."""
+    wrong, versions, done = [], set(), threading.Event()
+
+    def read():
+        try:
+            while not done.is_set():
+                with editor.pinned() as version:
+                    acting = editor.explain(FIRST[0]).edit
+                    held = editor.history.edits(upto=version)
+                versions.add(version)
+                if (None if acting is None else acting.id) not in (held or [None]):
+                    wrong.append((version, acting, held))
+        except BaseException as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=read) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for target in ("Sydney", "Perth", "Darwin"):
+        editor.edit(FIRST[0], target)
+    editor.undo()
+    editor.confirm("Where is the capital of Australia to be looked for?", next(iter(editor.edits)))
+    editor.forget(*editor.edits)
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert len(versions) > 2
+    assert editor.version == 8  # three edits, two of which superseded one; undone, confirmed, forgotten
+
+
 def test_what_others_see_of_a_host_does_not_change_while_it_is_edited(editor, monkeypatch):
     model = editor.model
     before = seen(model)
@@ -157,11 +189,16 @@ class Editing:
 
 
 @pytest.mark.parametrize(
-    "act", ["edit", "forget", "undo", "save_pretrained", "unwrap"], ids=lambda name: f"{name} in a streamer"
+    "act", ["edit", "preview", "forget", "undo", "save_pretrained", "unwrap"], ids=lambda name: f"{name} in a streamer"
 )
 def test_a_change_from_inside_of_a_generation_is_refused(editor, act, tmp_path):
     record = editor.edit(*FIRST)
-    arguments = {"edit": SECOND, "forget": (record.id,), "save_pretrained": (tmp_path / "memory",)}.get(act, ())
+    arguments = {
+        "edit": SECOND,
+        "preview": (SECOND,),
+        "forget": (record.id,),
+        "save_pretrained": (tmp_path / "memory",),
+    }.get(act, ())
     streamer = Editing(lambda: getattr(editor, act)(*arguments))
     said = say(editor, FIRST[0], streamer=streamer)
     assert streamer.errors

@@ -11,6 +11,8 @@ from editmem.edits.edit import EditRecord as EditRecord
 from editmem.edits.edit import Item as Item
 from editmem.edits.explanation import Candidate as Candidate
 from editmem.edits.explanation import Explanation as Explanation
+from editmem.edits.explanation import Preview as Preview
+from editmem.edits.explanation import Taken as Taken
 from editmem.edits.history import Event as Event
 from editmem.edits.history import Ledger as Ledger
 from editmem.edits.image import Picture as Picture
@@ -56,8 +58,10 @@ __all__ = [
     "MemeicSpec",
     "MemoirSpec",
     "Picture",
+    "Preview",
     "Spec",
     "SpecError",
+    "Taken",
     "UnknownEditError",
     "WiseSpec",
     "load",

@@ -1,4 +1,4 @@
-"""The command line: `editmem quickstart | edit | ask | list | forget | diff`.
+"""The command line: `editmem quickstart | edit | ask | list | forget | diff | serve`.
 
 Exit codes: 0 done; 1 `diff` found differences, or the tour failed; 2 bad input; 3 saved, but some edits did not take.
 """
@@ -254,3 +254,40 @@ def diff(
         _table("Edits" + (", and the specs differ" if changes["specs"] else ""), ["", "id", "prompt", "target"], rows)
     if any(changes.values()):
         raise typer.Exit(1)
+
+
+@app.command()
+def serve(
+    model: Model,
+    memory: Annotated[
+        Path | None, typer.Option("--memory", help="Folder of the memory; made where there is none. Without: not kept.")
+    ] = None,
+    spec: Annotated[str, typer.Option("--spec", help="Method, or JSON file of a spec, of a new memory.")] = "memoir",
+    name: Annotated[str | None, typer.Option("--name", help="Under which the model is served.")] = None,
+    host: Annotated[str, typer.Option("--host", help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535)] = 8000,
+    api_key: Annotated[
+        str | None, typer.Option("--api-key", envvar="EDITMEM_API_KEY", help="Key that everything asks for.")
+    ] = None,
+    edit_key: Annotated[
+        str | None, typer.Option("--edit-key", envvar="EDITMEM_EDIT_KEY", help="Key that changing edits asks for.")
+    ] = None,
+    allow_host: Annotated[list[str], typer.Option("--allow-host", help="A further name that it answers to.")] = [],  # noqa: B006
+    cors_origin: Annotated[
+        list[str], typer.Option("--cors-origin", help="Origin of pages that may call it, such as https://a.example.")
+    ] = [],  # noqa: B006
+    audit: Annotated[
+        Path | None, typer.Option("--audit", help="File for who changed what; beside the memory if not given.")
+    ] = None,
+    every: Annotated[float, typer.Option("--snapshot-every", min=1, help="Seconds between snapshots.")] = 60.0,
+) -> None:
+    """Serve an edited model through the OpenAI API, and edit it over HTTP or in the browser."""
+    with _errors(False):
+        try:
+            from editmem.serve.run import serve as run
+        except ImportError as error:
+            raise ValueError(f"serving needs more packages ({error}): pip install 'editmem[serve]'") from None
+        run(
+            model, memory, spec, name=name, host=host, port=port, api_key=api_key, edit_key=edit_key,
+            hosts=allow_host, origins=cors_origin, audit=audit, every=every,
+        )  # fmt: skip

@@ -1,8 +1,8 @@
 """The handle that `wrap` returns: edit, forget, undo, explain, save."""
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from editmem.editing.changes import Changes
 from editmem.editing.explain import explain, explain_each
 from editmem.editing.feedback import Feedback
+from editmem.editing.preview import preview
 from editmem.editing.progress import Progress
 from editmem.editing.writer import Writer
-from editmem.edits.edit import Edit, EditRecord, Prompt, last_of_each, read_edits
-from editmem.edits.explanation import Explanation
+from editmem.edits.edit import Edit, EditRecord, Prompt, check_prompt, last_of_each, read_edits
+from editmem.edits.explanation import Explanation, Preview
 from editmem.edits.history import Ledger
 from editmem.errors import EditMemError, InvalidEditError, SpecError, UnknownEditError
 from editmem.hosts.injection import Slots
@@ -147,6 +148,21 @@ class Editor:
         """
         return self._ledger
 
+    @property
+    def version(self) -> int:
+        """How many events the history has: it rises with every change, also with what takes one back.
+
+        Examples:
+            >>> import editmem
+            >>> model, tokenizer = editmem.tiny()
+            >>> editor = editmem.wrap(model, tokenizer=tokenizer)
+            >>> _ = editor.edit("The capital of Australia is", "Sydney", id="au")
+            >>> editor.undo()
+            >>> editor.version
+            2
+        """
+        return len(self._ledger)
+
     # Editing
 
     @overload
@@ -234,6 +250,40 @@ class Editor:
                     "choose another id or forget that edit first"
                 )
 
+    def preview(self, edit: Edit | Mapping[str, Any] | tuple[Prompt, str], questions: Sequence[Prompt] = ()) -> Preview:
+        """What an edit would do; nothing is changed. It takes as long as the edit, during which nobody generates.
+
+        Args:
+            edit: as in `edit`.
+            questions: of which to say which edit acts on them, before and after. The prompts of the nearest edits are
+                added to them.
+
+        Raises:
+            InvalidEditError: as `edit`; or if a question is no prompt.
+
+        Examples:
+            >>> import editmem
+            >>> model, tokenizer = editmem.tiny()
+            >>> editor = editmem.wrap(model, tokenizer=tokenizer)
+            >>> _ = editor.edit("The capital of Australia is", "Sydney", id="au")
+            >>> found = editor.preview({"prompt": "The capital of Australia is", "target": "Perth", "id": "new"})
+            >>> found.record.took, found.supersedes, editor.version
+            (True, 'au', 1)
+            >>> wanted = {"prompt": "The capital of Peru is", "target": "Cusco", "id": "pe"}
+            >>> editor.preview(wanted, ["Which city is Peru's capital?"]).takes[0]
+            Taken(question="Which city is Peru's capital?", before=None, after='pe')
+        """
+        (wanted,), _ = read_edits(edit if isinstance(edit, (Edit, Mapping)) else [edit])
+        for question in questions:
+            check_prompt(question)
+        with self._slots.gate.editing():
+            self._check_attached()
+            asked = self._changes.asked(wanted)
+            self._check_ids([wanted])
+            with self._changes.whole():
+                self._changes.prepare([wanted])
+            return preview(self._changes, asked, questions)
+
     # Taking back
 
     def forget(self, *ids: str) -> None:
@@ -261,7 +311,7 @@ class Editor:
         with self._slots.gate.editing():
             self._check_attached()
             self._check_active(ids)
-            with self._changes.whole():
+            with self._slots.gate.changing(), self._changes.whole():
                 self._changes.erase(ids)
                 if ids:
                     self._ledger.append("forgotten", ids)
@@ -314,7 +364,7 @@ class Editor:
             undone = {event.number for event in actions}
             undone |= {n - 1 for n in undone if n and self._ledger[n - 1].kind == "superseded"}
             wanted = self._ledger.without(undone)
-            with self._changes.whole():
+            with self._slots.gate.changing(), self._changes.whole():
                 active = {edit: record for edit, record in wanted.items() if record is not None}
                 changed = self._changes.become(active, among=wanted)
                 self._ledger.append("undone", changed, undoes=tuple(sorted(undone)))
@@ -351,7 +401,7 @@ class Editor:
         with self._slots.gate.editing():
             self._check_attached()
             self._check_active([edit_id])
-            with self._changes.whole():
+            with self._slots.gate.changing(), self._changes.whole():
                 return self._feedback.confirm(prompt, edit_id)
 
     def reject(self, prompt: Prompt) -> Explanation:
@@ -381,7 +431,7 @@ class Editor:
         """
         with self._slots.gate.editing():
             self._check_attached()
-            with self._changes.whole():
+            with self._slots.gate.changing(), self._changes.whole():
                 return self._feedback.reject(prompt)
 
     # Looking
@@ -442,6 +492,28 @@ class Editor:
             False
         """
         return self._slots.context.setting(silent=True)
+
+    @contextmanager
+    def pinned(self) -> Iterator[int]:
+        """Nothing changes inside of the block: what is generated and explained in it is of one version.
+
+        Changes of other threads wait until it is left; its own thread can make none in it.
+
+        Yields:
+            the version.
+
+        Examples:
+            >>> import editmem
+            >>> model, tokenizer = editmem.tiny()
+            >>> editor = editmem.wrap(model, tokenizer=tokenizer)
+            >>> _ = editor.edit("The capital of Australia is", "Sydney", id="au")
+            >>> with editor.pinned() as version:
+            ...     acting = editor.explain("The capital of Australia is").edit
+            >>> version, acting.id
+            (1, 'au')
+        """
+        with self._slots.gate.running():
+            yield self.version
 
     def prompt_lengths(self, lengths: Sequence[int] | Tensor) -> AbstractContextManager[None]:
         """Say where each row's prompt ends, for forwards that score a prompt and its answer together.

@@ -113,16 +113,35 @@ class Changes:
     @contextmanager
     def whole(self) -> Iterator[None]:
         """Around what changes memories and history: all of it or, where it ends by any exception, nothing."""
-        count, restores = len(self.ledger), [writer.snapshot() for writer in self.writers]
+        back = self._way_back()
         try:
             yield
             self.ledger.write()
         except BaseException:
+            back()
+            raise
+
+    @contextmanager
+    def trial(self) -> Iterator[None]:
+        """Around changes that are taken back at the end, and that no other thread sees."""
+        with self.slots.gate.changing():
+            back = self._way_back()
+            try:
+                yield
+            finally:
+                back()
+
+    def _way_back(self) -> Callable[[], None]:
+        """What puts memories and history back into their present state."""
+        count, restores = len(self.ledger), [writer.snapshot() for writer in self.writers]
+
+        def back() -> None:
             with self.slots.gate.changing():
                 for restore in restores:
                     restore()
                 self.ledger.back_to(count)
-            raise
+
+        return back
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -144,27 +163,38 @@ class Changes:
         batch = [item for item, *_ in renderings]
         said_before = writer.say(batch)
         superseded = [writer.active.with_prompt_of(item.edit) for item in batch]
-        outcomes = iter(self._learn(writer, renderings, [old for old in superseded if old is not None]))
+        events: list[int] = []
+
+        def note() -> None:
+            """The history counts the edits from the moment on in which they act; what came of them is not known yet."""
+            for item, before, old in zip(batch, said_before, superseded, strict=True):
+                if old is not None:
+                    self.ledger.append("superseded", (old,))
+                record = EditRecord(item.edit, False, 0.0, 0.0, before, "", 0, 0.0)
+                events.append(self.ledger.append("edited", (record.id,), record).number)
+
+        outcomes = iter(self._learn(writer, renderings, [old for old in superseded if old is not None], note))
         records = []
-        for items, before, old in zip(renderings, said_before, superseded, strict=True):
+        for items, before, event in zip(renderings, said_before, events, strict=True):
             item, outcome = items[0], next(outcomes)
-            others = [next(outcomes) for _ in items[1:]]
-            record = writer.record(item, before, outcome, others)
-            if old is not None:
-                self.ledger.append("superseded", (old,))
-            self.ledger.append("edited", (record.id,), record)
+            record = writer.record(item, before, outcome, [next(outcomes) for _ in items[1:]])
+            self.ledger.amend(event, record)
             records.append(record)
         return records
 
     def _learn(
-        self, writer: Writer, renderings: Sequence[Sequence[EncodedEdit]], replaced: Sequence[str]
+        self,
+        writer: Writer,
+        renderings: Sequence[Sequence[EncodedEdit]],
+        replaced: Sequence[str],
+        note: Callable[[], None] = lambda: None,
     ) -> list[Outcome]:
         """Write edits in the place of others: what those share weights with is written anew before."""
         with ExitStack() as stack:
             if writer.dependents(replaced):
                 stack.enter_context(self.slots.gate.changing())
                 self.erase(replaced)
-            return writer.learn([item for items in renderings for item in items], replaced)
+            return writer.learn([item for items in renderings for item in items], replaced, note)
 
     def become(
         self, wanted: Mapping[str, EditRecord], batch_size: int = 1, among: Collection[str] | None = None

@@ -190,8 +190,13 @@ class Writer:
         return dataclasses.replace(batch, vision=vision_of(seen, batch)) if seen else batch
 
     @lasting
-    def learn(self, batch: Sequence[EncodedEdit], replaced: Sequence[str] = ()) -> list[Outcome]:
-        """Learn edits, and put them into the memory in the place of those with the ids `replaced`, at one moment."""
+    def learn(
+        self, batch: Sequence[EncodedEdit], replaced: Sequence[str] = (), note: Callable[[], None] = lambda: None
+    ) -> list[Outcome]:
+        """Learn edits, and put them into the memory in the place of those with the ids `replaced`, at one moment.
+
+        `note` is called in that moment too.
+        """
 
         def put(commit: Callable[[], list[Kept]]) -> list[Kept]:
             with self.gate.changing():
@@ -200,6 +205,7 @@ class Writer:
                 for item in batch:
                     self.active.add(item.edit)
                 keep()
+                note()
             return kept
 
         def commit(edits: Sequence[EncodedEdit], draft: Draft, prompts: Prompts) -> list[Kept]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from editmem.edits.edit import Edit, EditRecord
+from editmem.edits.edit import Edit, EditRecord, Prompt
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,49 @@ class Explanation:
                 + _said(candidate.record.edit)
             )
         return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Which edit acts on a question before and after a change: their ids, None where the host answers.
+
+    Examples:
+        >>> import editmem
+        >>> editmem.Taken("Which city is Peru's capital?", before=None, after="pe").after
+        'pe'
+    """
+
+    question: Prompt
+    before: str | None
+    after: str | None
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What an edit would do.
+
+    Attributes:
+        record: what would come of it.
+        supersedes: id of the active edit that it would take the place of, which has the same prompt; None if there is
+            none.
+        acting: id of the edit that answers its prompt now; None if the host does.
+        nearest: the edits that its prompt is nearest to, best first.
+        takes: of each question that was given, and of the prompts of the nearest edits, what would act on it.
+
+    Examples:
+        >>> import editmem
+        >>> model, tokenizer = editmem.tiny()
+        >>> editor = editmem.wrap(model, tokenizer=tokenizer)
+        >>> found = editor.preview({"prompt": "The capital of Peru is", "target": "Cusco"})
+        >>> found.record.answer_after, found.supersedes, found.takes
+        ('Cusco', None, ())
+    """
+
+    record: EditRecord
+    supersedes: str | None
+    acting: str | None
+    nearest: tuple[Candidate, ...]
+    takes: tuple[Taken, ...]
 
 
 def _said(edit: Edit) -> str:

@@ -1,5 +1,6 @@
 """The append-only history of a memory: what was edited, superseded, forgotten and undone, in order."""
 
+import dataclasses
 import itertools
 import json
 import sqlite3
@@ -122,6 +123,14 @@ class Ledger:
         event = Event(len(self), kind, ids, time.time(), record, undoes)
         self.take_over([event])
         return event
+
+    def amend(self, number: int, record: EditRecord) -> None:
+        """Say more of an edit in an event that the file does not have yet."""
+        before = self._events[number].record
+        self._events[number] = dataclasses.replace(self._events[number], record=record)
+        for known in (self._records, self._active):
+            if known.get(record.id) is before:
+                known[record.id] = record
 
     def take_over(self, events: Sequence[Event]) -> None:
         """Add events that exist already, such as those of a saved memory."""

@@ -1,0 +1,255 @@
+"""Transformers' handlers of the OpenAI API, on the model of an editor."""
+
+import inspect
+import json
+import re
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
+from contextlib import nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import HTTPException
+from fastapi.responses import JSONResponse, StreamingResponse
+from transformers import PreTrainedTokenizerBase
+from transformers.cli.serving.chat_completion import ChatCompletionHandler
+from transformers.cli.serving.completion import CompletionHandler
+from transformers.cli.serving.model_manager import ModelManager
+from transformers.cli.serving.response import ResponseHandler
+from transformers.cli.serving.utils import GenerateManager, GenerationState
+
+from editmem.editor import Editor
+from editmem.edits.edit import Prompt
+from editmem.edits.explanation import Explanation
+from editmem.serve.guard import Limits
+from editmem.serve.schemas import ExplanationOut
+
+OPTIONS = ("off", "explain")
+MEDIA = ("image_url", "input_image", "video_url", "audio_url", "input_audio", "input_video", "input_file", "file")
+PICTURE = re.compile(r"data:image/[\w.+-]+;base64,")
+GENERATES = {"num_beams", "num_return_sequences", "num_beam_groups"}
+
+
+@dataclass
+class Asked:
+    """How one request is to be answered, and what came of that.
+
+    Attributes:
+        off: whether the bare host answers.
+        explain: whether to say which edit acts.
+        prompt: what is asked, once it has been read.
+        version: of the memory that answered.
+        explanation: of the prompt, in that version.
+    """
+
+    off: bool = False
+    explain: bool = False
+    prompt: Prompt | None = None
+    version: int | None = None
+    explanation: Explanation | None = None
+
+    def shown(self) -> dict[str, Any]:
+        """As the answer says it."""
+        shown: dict[str, Any] = {"version": self.version, "off": self.off}
+        if self.explanation is not None:
+            found = ExplanationOut.of(self.explanation).model_dump(mode="json")
+            shown |= {"edit": None if self.off else found["edit"], "candidates": found["candidates"]}
+        return shown
+
+
+_asked: ContextVar[Asked] = ContextVar("editmem_asked")
+
+
+class EditedModel(ModelManager):
+    """The model of an editor, as the only one that is served.
+
+    Args:
+        editor: the editor.
+        name: under which it is served.
+    """
+
+    def __init__(self, editor: Editor, name: str) -> None:
+        super().__init__()
+        self._editor, self.force_model = editor, name
+
+    @staticmethod
+    def process_model_name(model_id: str) -> str:
+        return model_id
+
+    def load_model_and_processor(self, *_: Any, **__: Any) -> tuple[Any, Any]:
+        return self._editor.model, self._editor.tokenizer
+
+    def list_models(self, cache_dir: str | None = None) -> list[dict]:
+        return [{"id": self.force_model, "object": "model", "created": 0, "owned_by": "editmem"}]
+
+    def shutdown(self) -> None:
+        """The editor's model stays."""
+
+
+class _InOneVersion(GenerateManager):
+    """Generations, each of one version of the memory from its first token to its last."""
+
+    def __init__(self, editor: Editor) -> None:
+        super().__init__()
+        self._editor = editor
+
+    def submit(self, fn: Callable, *args: Any, **kwargs: Any) -> Any:
+        return super().submit(self._pinned(fn), *args, **kwargs)
+
+    def async_submit(self, fn: Callable, *args: Any, **kwargs: Any) -> Any:
+        return super().async_submit(self._pinned(fn), *args, **kwargs)
+
+    def _pinned(self, fn: Callable) -> Callable:
+        editor, asked = self._editor, _asked.get()
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with editor.pinned() as asked.version:
+                if asked.explain and asked.prompt is not None:
+                    asked.explanation = editor.explain(asked.prompt)
+                with editor.off() if asked.off else nullcontext():
+                    return fn(*args, **kwargs)
+
+        return run
+
+
+class Generations(GenerationState):
+    """One queue of generations. Rows that hold several texts are not made: edits cannot be told apart in them."""
+
+    def __init__(self, editor: Editor) -> None:
+        super().__init__()
+        self._manager = _InOneVersion(editor)
+
+    def use_continuous_batching(self, *_: Any, **__: Any) -> bool:
+        return False
+
+    def get_manager(self, *_: Any, **__: Any) -> GenerateManager:
+        return self._manager
+
+
+class _Edited:
+    """What is said of edits in a request, and in its answer; mixed into a handler of transformers."""
+
+    limits: Limits
+    generation_state: GenerationState
+
+    async def handle_request(self, body: dict, request_id: str) -> StreamingResponse | JSONResponse:
+        asked = _read(body)
+        token = _asked.set(asked)
+        try:
+            response = await super().handle_request(body, request_id)  # type: ignore[misc]
+        finally:
+            _asked.reset(token)
+        return _with(response, asked, self.closing(asked, request_id)) if asked.explain or asked.off else response
+
+    def closing(self, asked: Asked, request_id: str) -> Callable[[], dict[str, Any]]:
+        """The last event of a streamed answer, made when the answer is done."""
+        kind = "text_completion" if isinstance(self, CompletionHandler) else "chat.completion.chunk"
+        model = self.model_manager.force_model  # type: ignore[attr-defined]
+        named = {"id": request_id, "object": kind, "created": 0, "model": model, "choices": []}
+        return lambda: {**named, "editmem": asked.shown()}
+
+    def get_processor_inputs_from_messages(self, messages: list[dict], modality: Any) -> list[dict]:
+        inputs: list[dict] = super().get_processor_inputs_from_messages(messages, modality)  # type: ignore[misc]
+        _asked.get().prompt = [{"role": m["role"], "content": _words(m["content"])} for m in inputs]
+        return inputs
+
+    def _build_generation_config(self, *args: Any, **kwargs: Any) -> Any:
+        config = super()._build_generation_config(*args, **kwargs)  # type: ignore[misc]
+        config.max_new_tokens = min(config.max_new_tokens or self.limits.tokens, self.limits.tokens)
+        for name in GENERATES:
+            if (getattr(config, name, None) or 1) > self.limits.beams:
+                raise HTTPException(400, f"{name} must be at most {self.limits.beams}, got {getattr(config, name)}")
+        return config
+
+
+class Chats(_Edited, ChatCompletionHandler):
+    """`/v1/chat/completions`."""
+
+    async def handle_request(self, body: dict, request_id: str) -> StreamingResponse | JSONResponse:
+        messages = body.get("messages")
+        if (
+            not isinstance(messages, list)
+            or not messages
+            or not all(isinstance(m, dict) and "role" in m for m in messages)
+        ):
+            raise HTTPException(400, f"messages must be a list of messages with 'role' and 'content', got {messages!r}")
+        return await super().handle_request(body, request_id)
+
+
+class Completions(_Edited, CompletionHandler):
+    """`/v1/completions`."""
+
+    async def handle_request(self, body: dict, request_id: str) -> StreamingResponse | JSONResponse:
+        prompt = body.get("prompt")
+        if not isinstance(prompt, str) or not prompt:
+            raise HTTPException(400, f"prompt must be text that is not empty, got {prompt!r}")
+        return await super().handle_request(body, request_id)
+
+
+class Responses(_Edited, ResponseHandler):
+    """`/v1/responses`."""
+
+    async def handle_request(self, body: dict, request_id: str) -> StreamingResponse | JSONResponse:
+        if not isinstance(body.get("input"), (str, list)) or not body["input"]:
+            raise HTTPException(400, f"input must be text or a list of items, got {body.get('input')!r}")
+        body.setdefault("stream", False)  # as the API has it
+        return await super().handle_request(body, request_id)
+
+    def closing(self, asked: Asked, request_id: str) -> Callable[[], dict[str, Any]]:
+        return lambda: {"type": "editmem.explanation", "response_id": request_id, "editmem": asked.shown()}
+
+
+def _read(body: dict) -> Asked:
+    """What a request says of edits, which is taken out of it; refused where it asks for what is not served."""
+    options = body.pop("editmem", None) or {}
+    if not isinstance(options, Mapping) or any(k not in OPTIONS or not isinstance(v, bool) for k, v in options.items()):
+        raise HTTPException(400, f"editmem must be an object with {' and '.join(OPTIONS)}, true or false: {options!r}")
+    template = body.get("chat_template_kwargs") or {}
+    if not isinstance(template, Mapping) or (own := _TEMPLATE & set(template)):
+        raise HTTPException(400, f"chat_template_kwargs may not set {sorted(own) if template else template!r}")
+    _check_media([body.get("messages"), body.get("input")])
+    prompt = body.get("prompt")
+    return Asked(**options, prompt=prompt if isinstance(prompt, str) else None)
+
+
+_TEMPLATE = set(inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters)
+
+
+def _check_media(part: Any) -> None:
+    """Refuse whatever would have the server open a file or an address."""
+    if isinstance(part, list):
+        for each in part:
+            _check_media(each)
+    if not isinstance(part, Mapping):
+        return
+    if part.get("type") in MEDIA:
+        url = part.get("image_url")
+        url = url.get("url") if isinstance(url, Mapping) else url
+        if part["type"] not in ("image_url", "input_image") or not isinstance(url, str) or not PICTURE.match(url):
+            raise HTTPException(400, f"{part['type']}: only pictures as data:image/...;base64 URLs are read")
+    for each in part.values():
+        _check_media(each)
+
+
+def _words(content: Any) -> str:
+    """What a message says."""
+    if isinstance(content, str):
+        return content
+    return " ".join(part["text"] for part in content if part.get("type") == "text")
+
+
+def _with(
+    response: StreamingResponse | JSONResponse, asked: Asked, closing: Callable[[], dict[str, Any]]
+) -> StreamingResponse | JSONResponse:
+    """The answer, with what is to be said of edits."""
+    if isinstance(response, StreamingResponse):
+        response.body_iterator = _closed(response.body_iterator, closing)
+        return response
+    document = json.loads(bytes(response.body))
+    return JSONResponse({**document, "editmem": asked.shown()}, status_code=response.status_code)
+
+
+async def _closed(events: AsyncIterable[Any], closing: Callable[[], dict[str, Any]]) -> AsyncIterator[Any]:
+    async for event in events:
+        yield event
+    yield f"data: {json.dumps(closing(), ensure_ascii=False)}\n\n"
