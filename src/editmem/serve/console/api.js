@@ -89,8 +89,7 @@ export async function* stream(path, body, signal) {
     rest = events.pop();
     for (const event of events) {
       const data = dataOf(event);
-      if (data === "[DONE]") return;
-      if (data) yield parsed(data);
+      if (data && data !== "[DONE]") yield parsed(data);
     }
   }
 }

@@ -2,8 +2,8 @@
 
 const TEXTS = ["id", "subject", "source"];
 const LISTS = ["tags", "aliases", "phrasings", "unlike"];
-const EDIT = ["prompt", "target", "image", "join", "ends", "modality", "item", ...TEXTS, ...LISTS];
-const ITEM = ["text", "image", "modality", ...TEXTS, ...LISTS];
+const EDIT = ["prompt", "target", "image", "join", "ends", ...TEXTS, ...LISTS];
+const ITEM = ["text", "image", ...TEXTS, ...LISTS];
 
 const isText = (value) => typeof value === "string" && value.trim() !== "";
 const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
@@ -17,11 +17,10 @@ function promptProblem(prompt) {
 }
 
 /** What is wrong with an edit, or null. */
-export function problemOf(given) {
-  if (!isObject(given)) return `an edit is an object with prompt and target, not ${shown(given)}`;
-  const edit = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== null));
+function problemOf(edit) {
+  if (!isObject(edit)) return `an edit is an object with prompt and target, not ${shown(edit)}`;
   const item = "text" in edit || ("image" in edit && !("prompt" in edit) && !("target" in edit));
-  const unknown = Object.keys(given).filter((name) => !(item ? ITEM : EDIT).includes(name));
+  const unknown = Object.keys(edit).filter((name) => !(item ? ITEM : EDIT).includes(name));
   if (unknown.length) return `unknown field ${unknown.join(", ")}`;
   if (!item) {
     const missing = ["prompt", "target"].filter((name) => !(name in edit));
@@ -30,6 +29,7 @@ export function problemOf(given) {
     if (wrong) return wrong;
     if (!isText(edit.target)) return `target is to be text that is not empty, not ${shown(edit.target)}`;
   }
+  if ("image" in edit && !isText(edit.image?.png)) return `image is to be {"png": the file in base64}, not ${shown(edit.image)}`;
   for (const name of TEXTS) if (name in edit && !isText(edit[name])) return `${name} is to be text that is not empty, not ${shown(edit[name])}`;
   for (const name of LISTS) {
     if (!(name in edit)) continue;
@@ -41,7 +41,8 @@ export function problemOf(given) {
 
 function read(line) {
   try {
-    const edit = JSON.parse(line);
+    const given = JSON.parse(line);
+    const edit = isObject(given) ? Object.fromEntries(Object.entries(given).filter(([, value]) => value !== null)) : given;
     return { edit, problem: problemOf(edit) };
   } catch (error) {
     return { edit: null, problem: `not JSON: ${error.message}` };

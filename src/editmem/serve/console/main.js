@@ -19,6 +19,8 @@ function facts() {
   byId("fact-model").textContent = memory.model;
   byId("fact-edits").textContent = memory.edits.toLocaleString("en");
   byId("fact-version").textContent = memory.version.toLocaleString("en");
+  byId("fact-readonly").hidden = memory.writable;
+  offerKey();
   document.title = `${memory.model} · editmem console`;
   document.body.classList.toggle("readonly", !memory.writable);
 }
@@ -49,11 +51,16 @@ function connection() {
     countdown();
     counting = setInterval(countdown, 500);
   }
-  byId("key-button").hidden = memory.link !== "locked" && !hasKey();
+  offerKey();
   if (memory.link === "locked") askForKey();
 }
 
 // Key
+
+/** Where there is one, or where more could be done with one. */
+function offerKey() {
+  byId("key-button").hidden = memory.link !== "locked" && memory.writable && !hasKey();
+}
 
 function askForKey() {
   const dialog = byId("key-dialog");
@@ -69,8 +76,9 @@ function startKey() {
     setKey(byId("key").value.trim());
     byId("key").value = "";
     await refresh();
-    if (memory.link === "locked") askForKey();
-    else dialog.close();
+    if (memory.link === "locked") return askForKey();
+    dialog.close();
+    return announce(memory.writable ? "The key is in use." : "With this key edits can be looked at, not changed.");
   });
   byId("key-cancel").addEventListener("click", () => dialog.close());
   byId("key-button").addEventListener("click", askForKey);

@@ -6,7 +6,7 @@ const EVERY = 3000;
 const LONGEST = 30000;
 const PATIENCE = 10000; // how long one answer may take
 
-export const events = new EventTarget(); // "info": something is known anew; "version": the edits have changed; "link"
+export const events = new EventTarget(); // "info": something is known anew; "version": the edits, or what may be done with them; "link"
 
 export const memory = { version: null, edits: 0, model: null, writable: true, link: "connecting", retryAt: 0 };
 
@@ -59,7 +59,7 @@ async function ask() {
   clearTimeout(timer);
   try {
     const found = await get("v1/memory", {}, AbortSignal.timeout(PATIENCE));
-    const changed = found.version !== memory.version;
+    const changed = found.version !== memory.version || found.writable !== memory.writable;
     Object.assign(memory, found);
     tell("info");
     if (changed) tell("version");

@@ -50,7 +50,9 @@ async function take(one, near, scale, { record, supersedes }) {
 
 /** Other questions and look-alikes: how near they are, and who answers them. */
 async function others(found) {
-  const { takes, nearest, supersedes } = found;
+  const { nearest, supersedes } = found;
+  const named = found.takes.map((one) => [promptText({ prompt: one.question }), one]);
+  const takes = [...new Map(named)].map(([question, one]) => ({ ...one, question })); // each once
   if (!takes.length) return [];
   const scale = scaleOf(nearest);
   const near = (question) => nearest.find((one) => one.record.id !== supersedes && promptText(one.record.edit) === question);

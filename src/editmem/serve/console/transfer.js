@@ -20,6 +20,7 @@ async function read(file) {
     el("p", { class: problems.length ? "verdict bad" : "verdict good" }, el("strong", {}, file.name), `: ${count(edits.length, "edit")}`, problems.length > 0 && `, and ${count(problems.length, "line")} with a mistake. Correct the file and choose it again.`),
     problems.length > 0 && el("ul", { class: "findings" }, lines),
     more(problems, "lines"),
+    !memory.writable && el("p", { class: "hint" }, "They cannot be added here: the key in use is not for editing."),
     send && el("div", { class: "row" }, send, button("Cancel", () => report())),
   );
   announce(`${file.name}: ${count(edits.length, "edit")}, ${count(problems.length, "line")} with a mistake.`);
