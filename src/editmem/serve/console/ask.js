@@ -11,7 +11,11 @@ export const last = { text: "", prompt: null, said: "", explanation: null };
 
 const SIDES = [
   { id: "answer-off", editmem: { off: true }, empty: "What the model says by itself." },
-  { id: "answer-on", editmem: { explain: true }, empty: "What it says with the edits in place, and which of them acted." },
+  {
+    id: "answer-on",
+    editmem: { explain: true },
+    empty: "What it says with the edits in place, and which of them acted.",
+  },
 ];
 const QUESTION = "editmem.question";
 
@@ -21,7 +25,13 @@ let fit;
 const mode = () => document.querySelector("input[name=mode]:checked").value;
 
 function request(text, given) {
-  const shared = { model: memory.model, max_tokens: Number(byId("max-tokens").value) || 64, temperature: 0, stream: true, editmem: given };
+  const shared = {
+    model: memory.model,
+    max_tokens: Number(byId("max-tokens").value) || 64,
+    temperature: 0,
+    stream: true,
+    editmem: given,
+  };
   return mode() === "chat"
     ? ["v1/chat/completions", { ...shared, messages: [{ role: "user", content: text }] }]
     : ["v1/completions", { ...shared, prompt: text }];
@@ -32,7 +42,7 @@ async function say(side, text, signal) {
   const card = byId(side.id);
   const said = card.querySelector(".said");
   const words = document.createTextNode("");
-  const answer = el("p", { class: "words", "aria-busy": "true" }, words);
+  const answer = el("p", { class: "words", dir: "auto", "aria-busy": "true" }, words);
   said.replaceChildren(answer);
   card.classList.add("busy");
   let [thoughts, explanation, cut] = ["", null, false];
@@ -46,7 +56,8 @@ async function say(side, text, signal) {
     }
     if (!words.data.trim()) said.append(el("p", { class: "aside" }, "It says nothing."));
     if (cut) said.append(el("p", { class: "aside" }, "Cut off at the most tokens asked for."));
-    if (thoughts) said.append(el("details", {}, el("summary", {}, "What it thought first"), el("p", { class: "words" }, thoughts)));
+    if (thoughts)
+      said.append(el("details", {}, el("summary", {}, "What it thought first"), el("p", { class: "words" }, thoughts)));
     return { words: words.data.trim(), explanation };
   } catch (error) {
     const stopped = error.name === "AbortError";
@@ -62,7 +73,8 @@ function report(bare, edited) {
   if (!bare || !edited) return announce("An answer broke off.");
   const acting = edited.explanation?.edit;
   const why = acting ? `The edit of “${promptText(acting.edit)}” acted.` : "No edit acted.";
-  return announce(`Model alone: ${bare.words}. With edits: ${edited.words}. ${why}`);
+  const sentence = (words) => `${words.replace(/\.$/, "")}.`;
+  return announce(`Model alone: ${sentence(bare.words)} With edits: ${sentence(edited.words)} ${why}`);
 }
 
 function badge(explanation) {
@@ -160,7 +172,9 @@ export function startAsking() {
   label();
   fit();
   for (const side of SIDES) {
-    byId(side.id).querySelector(".said").append(el("p", { class: "aside" }, side.empty));
+    byId(side.id)
+      .querySelector(".said")
+      .append(el("p", { class: "aside" }, side.empty));
   }
   byId("ask-form").addEventListener("submit", (event) => (event.preventDefault(), ask()));
   byId("ask-form").addEventListener("input", () => (keep(), label()));

@@ -16,7 +16,10 @@ async function changed(run, again) {
   } catch (error) {
     if (error.status === 409) {
       await refresh();
-      toast(`Nothing was changed: the memory has changed meanwhile, to version ${error.version ?? memory.version}. ${again}`, { bad: true });
+      toast(
+        `Nothing was changed: the memory has changed meanwhile, to version ${error.version ?? memory.version}. ${again}`,
+        { bad: true },
+      );
     } else {
       fail(error);
     }

@@ -3,7 +3,7 @@
 import { get, post } from "./api.js";
 import { askAgain, correctable, last } from "./ask.js";
 import { added } from "./changes.js";
-import { announce, byId, button, el, fail, growing, promptText } from "./dom.js";
+import { announce, byId, button, el, fail, growing, promptText, toast } from "./dom.js";
 import { events, memory, refresh, remember } from "./memory.js";
 import { conflictOf, previewOf } from "./preview.js";
 
@@ -15,14 +15,24 @@ const FIELDS = ["prompt", "target", "subject", "source", ...LINES, ...LISTED];
 let base = null; // the edit that the form was filled from
 let checked = null; // the preview that a save would go by
 let working = null;
+let touched = false; // whether the user has typed into it
 let fits = [];
 
 const field = (name) => byId(`c-${name}`);
-const lines = (text) => text.split("\n").map((line) => line.trim()).filter(Boolean);
-const listed = (text) => text.split(/[,\n]/).map((part) => part.trim()).filter(Boolean);
+const lines = (text) =>
+  text
+    .split("\n")
+    .map((line) => line.trim())
+    .filter(Boolean);
+const listed = (text) =>
+  text
+    .split(/[,\n]/)
+    .map((part) => part.trim())
+    .filter(Boolean);
 
 function fill(edit) {
   base = edit;
+  touched = false;
   for (const name of FIELDS) {
     const between = LINES.includes(name) ? "\n" : ", ";
     const value = name === "prompt" ? promptText(edit) : edit[name];
@@ -38,7 +48,8 @@ function edit() {
   const kept = same ? { id: base.id, join: base.join, ends: base.ends, image: base.image } : {};
   const made = { ...kept, prompt: same && base.prompt ? base.prompt : prompt, target: field("target").value.trim() };
   for (const name of ["subject", "source"]) if (field(name).value.trim()) made[name] = field(name).value.trim();
-  for (const name of ["phrasings", "unlike"]) if (lines(field(name).value).length) made[name] = lines(field(name).value);
+  for (const name of ["phrasings", "unlike"])
+    if (lines(field(name).value).length) made[name] = lines(field(name).value);
   for (const name of LISTED) if (listed(field(name).value).length) made[name] = listed(field(name).value);
   return Object.fromEntries(Object.entries(made).filter(([, value]) => value !== undefined && value !== null));
 }
@@ -48,7 +59,11 @@ function valid() {
   for (const name of ["prompt", "target"]) {
     const missing = wrong.includes(name);
     field(name).setAttribute("aria-invalid", String(missing));
-    byId(`c-${name}-error`).textContent = missing ? (name === "prompt" ? "Say what is asked." : "Say what the answer is to be.") : "";
+    byId(`c-${name}-error`).textContent = missing
+      ? name === "prompt"
+        ? "Say what is asked."
+        : "Say what the answer is to be."
+      : "";
   }
   if (wrong.length) field(wrong[0]).focus();
   return wrong.length === 0;
@@ -89,17 +104,28 @@ function origin(acting) {
   const hint = byId("correct-origin");
   hint.hidden = !acting;
   if (!acting) return;
-  const change = button("Change that edit instead", () => (fill({ ...acting }), origin(null), open("Change this edit")), { class: "link" });
+  const change = button(
+    "Change that edit instead",
+    () => (fill({ ...acting }), origin(null), open("Change this edit")),
+    { class: "link" },
+  );
   hint.replaceChildren("The answer came from the edit of ", el("q", {}, promptText(acting)), ". ", change);
 }
 
-export function close() {
+function close() {
   working?.abort();
   byId("correct").hidden = true;
   sessionStorage.removeItem(DRAFT);
   unchecked();
   const back = byId("correct-button");
   (back.offsetParent ? back : byId("question")).focus();
+}
+
+/** Closes without saving; what was typed can be had back. */
+export function cancel() {
+  const typed = touched && draft();
+  close();
+  if (typed) toast("The correction was closed.", { action: { label: "Bring it back", run: () => restore(typed) } });
 }
 
 function unchecked() {
@@ -151,7 +177,16 @@ export async function check() {
     checked = { edit: wanted, version: found.version };
     const save = button("Save", saveChecked, { id: "save", class: "primary", "aria-keyshortcuts": "Control+Enter" });
     save.append(" ", el("kbd", { "aria-hidden": "true" }, "Ctrl ↵"));
-    byId("preview").replaceChildren(el("h4", { class: "vh" }, "What it would do"), ...shown, el("div", { class: "row" }, save, button("Change something", () => field("target").focus())));
+    byId("preview").replaceChildren(
+      el("h4", { class: "vh" }, "What it would do"),
+      ...shown,
+      el(
+        "div",
+        { class: "row" },
+        save,
+        button("Change something", () => field("target").focus()),
+      ),
+    );
     byId("check").classList.remove("primary");
     byId("check-hint").hidden = true;
     byId("preview").scrollIntoView({ block: "nearest" });
@@ -199,29 +234,35 @@ export function goOn() {
   return checked ? saveChecked() : check();
 }
 
+const draft = () => ({ values: Object.fromEntries(FIELDS.map((name) => [name, field(name).value])), base });
+
 function keep() {
-  if (!isOpen()) return;
-  const values = Object.fromEntries(FIELDS.map((name) => [name, field(name).value]));
-  sessionStorage.setItem(DRAFT, JSON.stringify({ values, base }));
+  if (isOpen()) sessionStorage.setItem(DRAFT, JSON.stringify(draft()));
 }
 
-function restore() {
-  const kept = JSON.parse(sessionStorage.getItem(DRAFT) ?? "null");
-  if (!kept) return;
+function restore(kept) {
   base = kept.base;
+  touched = true;
   for (const name of FIELDS) field(name).value = kept.values[name] ?? "";
   byId("correct").hidden = false;
+  keep();
   fits.forEach((fit) => fit());
 }
 
 export function startCorrecting() {
   fits = [...byId("correct-form").querySelectorAll("textarea")].map(growing);
-  restore();
+  const kept = JSON.parse(sessionStorage.getItem(DRAFT) ?? "null");
+  if (kept) restore(kept);
   byId("correct-button").addEventListener("click", correctAnswer);
-  byId("correct-close").addEventListener("click", close);
-  byId("correct-cancel").addEventListener("click", close);
+  byId("correct-close").addEventListener("click", cancel);
+  byId("correct-cancel").addEventListener("click", cancel);
   byId("correct-form").addEventListener("submit", (event) => (event.preventDefault(), check()));
-  byId("correct-form").addEventListener("input", () => (working?.abort(), unchecked(), keep()));
+  byId("correct-form").addEventListener("input", () => {
+    working?.abort();
+    touched = true;
+    unchecked();
+    keep();
+  });
   byId("correct-more").addEventListener("toggle", () => fits.forEach((fit) => fit()));
   events.addEventListener("version", () => checked && memory.version !== checked.version && !saving() && conflict());
 }

@@ -44,9 +44,12 @@ export function pair(edit) {
   return el(
     "span",
     { class: "pair" },
-    el("span", { class: "asked" }, promptText(edit)),
-    edit.target && [el("span", { class: "arrow", "aria-hidden": "true" }, " → "), el("span", { class: "vh" }, ", answered ")],
-    edit.target && el("strong", {}, edit.target),
+    el("span", { class: "asked", dir: "auto" }, promptText(edit)),
+    edit.target && [
+      el("span", { class: "arrow", "aria-hidden": "true" }, " →\u00a0"),
+      el("span", { class: "vh" }, ", answered "),
+    ],
+    edit.target && el("strong", { dir: "auto" }, edit.target),
   );
 }
 
@@ -117,7 +120,12 @@ export function scoreOf({ score, threshold }, scale, { full = false } = {}) {
   bar.style.setProperty("--score", at(score));
   bar.style.setProperty("--threshold", at(threshold));
   const from = el("span", { class: full ? "from" : "vh" }, `, acts from ${figure(threshold)} on`);
-  return el("span", { class: "score" }, bar, el("span", { class: "figures" }, el("span", { class: "vh" }, "Score "), figure(score), from));
+  return el(
+    "span",
+    { class: "score" },
+    bar,
+    el("span", { class: "figures" }, el("span", { class: "vh" }, "Score "), figure(score), from),
+  );
 }
 
 export function time(seconds, options) {

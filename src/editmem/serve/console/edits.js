@@ -46,7 +46,9 @@ function turn(offset) {
 
 function render() {
   const kept = document.activeElement?.dataset?.keep;
-  body().replaceChildren(...view.edits.flatMap((record) => [row(record), open.has(record.id) && details(record)].filter(Boolean)));
+  body().replaceChildren(
+    ...view.edits.flatMap((record) => [row(record), open.has(record.id) && details(record)].filter(Boolean)),
+  );
   byId("edits").hidden = view.edits.length === 0;
   empty();
   pager();
@@ -64,38 +66,71 @@ function refocus(kept) {
 function row(record) {
   const { edit, id } = record;
   const name = promptText(edit);
-  const tick = el("input", { type: "checkbox", "aria-label": `Select ${name}`, "data-keep": `tick ${id}`, onchange: (event) => choose([id], event.target.checked) });
+  const tick = el("input", {
+    type: "checkbox",
+    "aria-label": `Select ${name}`,
+    "data-keep": `tick ${id}`,
+    onchange: (event) => choose([id], event.target.checked),
+  });
   tick.checked = chosen.has(id);
-  const toggle = button(name, () => unfold(record), {
-    class: "unfold", "aria-expanded": String(open.has(id)), "data-keep": `open ${id}`,
-  }, "chevron");
-  const labels = (edit.tags ?? []).map((tag) => button(tag, () => pick(tag), { class: "tag", "aria-label": `Tag ${tag}: show its edits` }));
-  const bin = button("", () => drop(record), { class: "icon quiet", "aria-label": `Forget ${name}`, title: "Forget", "data-keep": `bin ${id}` }, "trash");
+  const toggle = button(
+    name,
+    () => unfold(record),
+    {
+      class: "unfold",
+      dir: "auto",
+      "aria-expanded": String(open.has(id)),
+      "data-keep": `open ${id}`,
+    },
+    "chevron",
+  );
+  const labels = (edit.tags ?? []).map((tag) =>
+    button(tag, () => pick(tag), { class: "tag", "aria-label": `Tag ${tag}: show its edits` }),
+  );
+  const bin = button(
+    "",
+    () => drop(record),
+    { class: "icon quiet", "aria-label": `Forget ${name}`, title: "Forget", "data-keep": `bin ${id}` },
+    "trash",
+  );
   return el(
     "tr",
     { id: `row-${id}` },
     el("td", { class: "c-check" }, memory.writable && tick),
     el("th", { scope: "row" }, toggle, labels.length > 0 && el("span", { class: "tags" }, labels)),
-    el("td", { class: "c-target" }, edit.target ?? "", !record.took && el("span", { class: "badge warn" }, "did not take")),
+    el(
+      "td",
+      { class: "c-target", dir: "auto" },
+      edit.target ?? "",
+      !record.took && el("span", { class: "badge warn" }, "did not take"),
+    ),
     el("td", { class: "c-do" }, memory.writable && bin),
   );
 }
 
 function fact(name, value) {
   const text = Array.isArray(value) ? value.join("; ") : value;
-  return text === null || text === undefined || text === "" ? null : el("div", {}, el("dt", {}, name), el("dd", {}, text));
+  return text === null || text === undefined || text === ""
+    ? null
+    : el("div", {}, el("dt", {}, name), el("dd", {}, text));
 }
 
 function details(record) {
   const { edit, id } = record;
   const past = el("ol", { class: "past" });
-  get(editPath(id)).then((found) => tell(past, found.events)).catch(fail);
+  get(editPath(id))
+    .then((found) => tell(past, found.events))
+    .catch(fail);
   const rate = record.false_match_rate;
   return el(
     "tr",
     { class: "details" },
-    el("td", { colspan: "4" },
-      el("dl", { class: "record" },
+    el(
+      "td",
+      { colspan: "4" },
+      el(
+        "dl",
+        { class: "record" },
         fact("Id", id),
         fact("About", edit.subject),
         fact("Other names", edit.aliases),
@@ -104,13 +139,20 @@ function details(record) {
         fact("Source", edit.source),
         fact("Answer before", record.answer_before),
         fact("Answer since", record.answer_after),
-        fact("Matched by mistake", rate === null ? null : `about ${(100 * rate).toFixed(1)} % of other questions about the same name`),
+        fact(
+          "Matched by mistake",
+          rate === null ? null : `about ${(100 * rate).toFixed(1)} % of other questions about the same name`,
+        ),
         fact("Notes", record.notes),
         el("div", {}, el("dt", {}, "What happened"), el("dd", {}, past)),
       ),
-      el("div", { class: "row" },
+      el(
+        "div",
+        { class: "row" },
         button("Ask it", () => askThis(promptText(edit)), { "data-keep": `ask ${id}` }),
-        memory.writable && edit.target && button("Change it", () => correctEdit(record), { "data-keep": `change ${id}` }),
+        memory.writable &&
+          edit.target &&
+          button("Change it", () => correctEdit(record), { "data-keep": `change ${id}` }),
         memory.writable && button("Forget it", () => drop(record), { class: "danger", "data-keep": `forget ${id}` }),
       ),
     ),
@@ -118,7 +160,9 @@ function details(record) {
 }
 
 async function tell(list, past) {
-  const lines = await Promise.all(past.map(async (event) => el("li", {}, when(event), " ", ...(await describe(event, { short: true })))));
+  const lines = await Promise.all(
+    past.map(async (event) => el("li", {}, when(event), " ", ...(await describe(event, { short: true })))),
+  );
   list.replaceChildren(...lines);
 }
 
@@ -148,10 +192,14 @@ function empty() {
 function pager() {
   const { offset, total, edits } = view;
   byId("pager").hidden = total === 0;
-  const range = total > PAGE ? `${(offset + 1).toLocaleString("en")}–${(offset + edits.length).toLocaleString("en")} of ` : "";
+  const range =
+    total > PAGE ? `${(offset + 1).toLocaleString("en")}–${(offset + edits.length).toLocaleString("en")} of ` : "";
   byId("page-text").textContent = range + count(total, "edit");
   byId("edits-caption").textContent = `Edits, newest first: ${byId("page-text").textContent}`;
-  for (const [id, off] of [["page-prev", offset === 0], ["page-next", offset + edits.length >= total]]) {
+  for (const [id, off] of [
+    ["page-prev", offset === 0],
+    ["page-next", offset + edits.length >= total],
+  ]) {
     byId(id).hidden = total <= PAGE;
     byId(id).setAttribute("aria-disabled", String(off));
   }
@@ -160,7 +208,9 @@ function pager() {
 function step(by) {
   const offset = view.offset + by;
   if (offset < 0 || offset >= view.total) return;
-  turn(offset).then(() => (byId("panel-edits").scrollIntoView({ block: "start" }), announce(byId("page-text").textContent)));
+  turn(offset).then(
+    () => (byId("panel-edits").scrollIntoView({ block: "start" }), announce(byId("page-text").textContent)),
+  );
 }
 
 // Choosing several
@@ -186,10 +236,23 @@ function chooseNone() {
 
 async function forgetChosen() {
   const ids = [...chosen];
-  const lines = view.edits.filter((record) => chosen.has(record.id)).slice(0, 5).map((record) => el("li", {}, pair(record.edit)));
+  const lines = view.edits
+    .filter((record) => chosen.has(record.id))
+    .slice(0, 5)
+    .map((record) => el("li", {}, pair(record.edit)));
   const rest = ids.length - lines.length;
-  const body = [el("ul", { class: "findings" }, lines, rest > 0 && el("li", {}, `and ${rest.toLocaleString("en")} more`)), el("p", { class: "hint" }, "This can be undone.")];
-  if (!(await confirmed({ title: `Forget ${count(ids.length, "edit")}?`, body, yes: `Forget ${count(ids.length, "edit")}` }))) return;
+  const body = [
+    el("ul", { class: "findings" }, lines, rest > 0 && el("li", {}, `and ${rest.toLocaleString("en")} more`)),
+    el("p", { class: "hint" }, "This can be undone."),
+  ];
+  if (
+    !(await confirmed({
+      title: `Forget ${count(ids.length, "edit")}?`,
+      body,
+      yes: `Forget ${count(ids.length, "edit")}`,
+    }))
+  )
+    return;
   if (!(await forgetAll(ids))) return;
   chooseNone();
   byId("search").focus();
@@ -201,13 +264,16 @@ function filter() {
   clearTimeout(pause);
   Object.assign(view, { q: byId("search").value.trim(), tag: byId("tag").value.trim(), offset: 0 });
   chosen.clear();
-  load().then(() => announce(byId("edits-empty").hidden ? byId("page-text").textContent : byId("edits-empty").textContent));
+  load().then(() =>
+    announce(byId("edits-empty").hidden ? byId("page-text").textContent : byId("edits-empty").textContent),
+  );
 }
 
 function known() {
   const before = tags.size;
   view.edits.forEach((record) => (record.edit.tags ?? []).forEach((tag) => tags.add(tag)));
-  if (tags.size > before) byId("known-tags").replaceChildren(...[...tags].sort().map((tag) => el("option", { value: tag })));
+  if (tags.size > before)
+    byId("known-tags").replaceChildren(...[...tags].sort().map((tag) => el("option", { value: tag })));
 }
 
 function show(record) {
@@ -225,7 +291,10 @@ export function startTable() {
   byId("page-prev").addEventListener("click", () => step(-PAGE));
   byId("page-next").addEventListener("click", () => step(PAGE));
   byId("check-all").addEventListener("change", (event) => {
-    choose(view.edits.map((record) => record.id), event.target.checked);
+    choose(
+      view.edits.map((record) => record.id),
+      event.target.checked,
+    );
     render();
   });
   byId("bulk-clear").addEventListener("click", chooseNone);

@@ -30,12 +30,18 @@ function verdicts(record) {
     !own && button("Right for this question", () => then(confirm(prompt, record, explanation.version))),
     !own && button("Not for this question", () => then(reject(prompt, explanation.version))),
     own && button("Forget this edit", () => then(forget(record))),
-    button("Show in the table", () => show.dispatchEvent(new CustomEvent("edit", { detail: record })), { class: "link" }),
+    button("Show in the table", () => show.dispatchEvent(new CustomEvent("edit", { detail: record })), {
+      class: "link",
+    }),
   );
 }
 
 function acting(record, candidate, scale) {
-  const facts = [candidate && parts(candidate), record.edit.source && `source: ${record.edit.source}`, `id ${record.id}`];
+  const facts = [
+    candidate && parts(candidate),
+    record.edit.source && `source: ${record.edit.source}`,
+    `id ${record.id}`,
+  ];
   return el(
     "div",
     { class: "acting" },
@@ -71,12 +77,25 @@ function render() {
   byId("why-version").textContent = `version ${explanation.version}`;
   byId("why-body").replaceChildren(
     edit
-      ? acting(edit, candidates.find((one) => one.record.id === edit.id), scale)
+      ? acting(
+          edit,
+          candidates.find((one) => one.record.id === edit.id),
+          scale,
+        )
       : el("p", { class: "aside" }, "The model answered by itself."),
     ...(others.length
       ? [
-          el("h4", {}, edit ? "Nearest others" : "Nearest edits", el("span", { class: "aside" }, " would act where the bar reaches the mark")),
-          el("ul", { class: "near" }, others.map((one) => other(one, scale, !edit))),
+          el(
+            "h4",
+            {},
+            edit ? "Nearest others" : "Nearest edits",
+            el("span", { class: "aside" }, " would act where the bar reaches the mark"),
+          ),
+          el(
+            "ul",
+            { class: "near" },
+            others.map((one) => other(one, scale, !edit)),
+          ),
         ]
       : []),
   );

@@ -11,7 +11,10 @@ const shown = (value) => JSON.stringify(value)?.slice(0, 60);
 
 function promptProblem(prompt) {
   if (typeof prompt === "string") return prompt.trim() ? null : "prompt is empty";
-  const turns = Array.isArray(prompt) && prompt.length > 0 && prompt.every((turn) => isObject(turn) && "role" in turn && typeof turn.content === "string");
+  const turns =
+    Array.isArray(prompt) &&
+    prompt.length > 0 &&
+    prompt.every((turn) => isObject(turn) && "role" in turn && typeof turn.content === "string");
   if (!turns) return `prompt is to be text, or chat messages with role and content, not ${shown(prompt)}`;
   return prompt.some((turn) => turn.content.trim()) ? null : "prompt is empty";
 }
@@ -29,11 +32,14 @@ function problemOf(edit) {
     if (wrong) return wrong;
     if (!isText(edit.target)) return `target is to be text that is not empty, not ${shown(edit.target)}`;
   }
-  if ("image" in edit && !isText(edit.image?.png)) return `image is to be {"png": the file in base64}, not ${shown(edit.image)}`;
-  for (const name of TEXTS) if (name in edit && !isText(edit[name])) return `${name} is to be text that is not empty, not ${shown(edit[name])}`;
+  if ("image" in edit && !isText(edit.image?.png))
+    return `image is to be {"png": the file in base64}, not ${shown(edit.image)}`;
+  for (const name of TEXTS)
+    if (name in edit && !isText(edit[name])) return `${name} is to be text that is not empty, not ${shown(edit[name])}`;
   for (const name of LISTS) {
     if (!(name in edit)) continue;
-    const fits = Array.isArray(edit[name]) && edit[name].every((one) => (name === "tags" ? typeof one === "string" : isText(one)));
+    const fits =
+      Array.isArray(edit[name]) && edit[name].every((one) => (name === "tags" ? typeof one === "string" : isText(one)));
     if (!fits) return `${name} is to be a list of texts, not ${shown(edit[name])}`;
   }
   return null;
@@ -42,7 +48,9 @@ function problemOf(edit) {
 function read(line) {
   try {
     const given = JSON.parse(line);
-    const edit = isObject(given) ? Object.fromEntries(Object.entries(given).filter(([, value]) => value !== null)) : given;
+    const edit = isObject(given)
+      ? Object.fromEntries(Object.entries(given).filter(([, value]) => value !== null))
+      : given;
     return { edit, problem: problemOf(edit) };
   } catch (error) {
     return { edit: null, problem: `not JSON: ${error.message}` };
@@ -61,19 +69,22 @@ const keyOf = (edit) => {
  */
 export function parse(text) {
   const [edits, problems, asked] = [[], [], new Map()];
-  text.replace(/^\ufeff/, "").split("\n").forEach((raw, n) => {
-    if (!raw.trim()) return;
-    const line = n + 1;
-    const { edit, problem } = read(raw);
-    if (problem) return void problems.push({ line, problem });
-    if ("prompt" in edit) {
-      const before = asked.get(keyOf(edit));
-      if (before && before.target !== edit.target) {
-        return void problems.push({ line, problem: `another answer to the prompt of line ${before.line}` });
+  text
+    .replace(/^\ufeff/, "")
+    .split("\n")
+    .forEach((raw, n) => {
+      if (!raw.trim()) return;
+      const line = n + 1;
+      const { edit, problem } = read(raw);
+      if (problem) return void problems.push({ line, problem });
+      if ("prompt" in edit) {
+        const before = asked.get(keyOf(edit));
+        if (before && before.target !== edit.target) {
+          return void problems.push({ line, problem: `another answer to the prompt of line ${before.line}` });
+        }
+        asked.set(keyOf(edit), { line, target: edit.target });
       }
-      asked.set(keyOf(edit), { line, target: edit.target });
-    }
-    edits.push(edit);
-  });
+      edits.push(edit);
+    });
   return { edits, problems };
 }

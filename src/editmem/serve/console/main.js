@@ -2,7 +2,7 @@
 
 import { hasKey, setKey } from "./api.js";
 import { ask, startAsking, stop } from "./ask.js";
-import { close as closeForm, correctAnswer, goOn, isOpen, startCorrecting } from "./correct.js";
+import { cancel, correctAnswer, goOn, isOpen, startCorrecting } from "./correct.js";
 import { announce, byId, button } from "./dom.js";
 import { startTable } from "./edits.js";
 import { startExplaining } from "./explanation.js";
@@ -44,7 +44,11 @@ function connection() {
     const wait = document.createElement("span");
     wait.id = "retry-in";
     wait.setAttribute("aria-live", "off");
-    banner.replaceChildren("The server does not answer. Nothing that you typed is lost. ", wait, button("Try now", refresh, { class: "link" }));
+    banner.replaceChildren(
+      "The server does not answer. Nothing that you typed is lost. ",
+      wait,
+      button("Try now", refresh, { class: "link" }),
+    );
   }
   banner.hidden = !down;
   if (down) {
@@ -93,7 +97,9 @@ function dark() {
 
 function nameTheme() {
   byId("theme-button").setAttribute("aria-label", dark() ? "Light colours" : "Dark colours");
-  byId("theme-button").querySelector("use").setAttribute("href", dark() ? "#i-sun" : "#i-moon");
+  byId("theme-button")
+    .querySelector("use")
+    .setAttribute("href", dark() ? "#i-sun" : "#i-moon");
 }
 
 function switchTheme() {
@@ -161,19 +167,20 @@ const SINGLE = { "/": question, "?": help, e: correctAnswer, s: search };
 
 function escape() {
   if (stop()) return;
-  if (isOpen()) closeForm();
+  if (isOpen()) cancel();
   else byId("toasts").replaceChildren();
 }
 
 function onKey(event) {
   if (event.defaultPrevented || event.isComposing || document.querySelector("dialog[open]")) return;
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+    if (event.target.closest?.(".memory")) return;
     event.preventDefault();
     if (event.target.closest?.("#correct")) goOn();
     else ask();
     return;
   }
-  if (event.key === "Escape") return void escape();
+  if (event.key === "Escape" && !event.target.closest?.("#filters")) return void escape(); // a search clears itself
   const typing = event.target.closest?.("input:not([type=checkbox], [type=radio]), textarea, select");
   if (typing || event.ctrlKey || event.metaKey || event.altKey || !byId("keys-on").checked) return;
   const run = SINGLE[event.key];

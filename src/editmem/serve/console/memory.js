@@ -6,7 +6,8 @@ const EVERY = 3000;
 const LONGEST = 30000;
 const PATIENCE = 10000; // how long one answer may take
 
-export const events = new EventTarget(); // "info": something is known anew; "version": the edits, or what may be done with them; "link"
+// "info": something is known anew; "version": the edits are others, or what may be done with them; "link".
+export const events = new EventTarget();
 
 export const memory = { version: null, edits: 0, model: null, writable: true, link: "connecting", retryAt: 0 };
 

@@ -10,23 +10,43 @@ const SHOWN = 10; // problems, and edits that did not take
 
 const report = (...children) => byId("import-report").replaceChildren(...children.filter(Boolean));
 
-const more = (all, what) => all.length > SHOWN && el("p", { class: "aside" }, `and ${(all.length - SHOWN).toLocaleString("en")} more ${what}`);
+const more = (all, what) =>
+  all.length > SHOWN && el("p", { class: "aside" }, `and ${(all.length - SHOWN).toLocaleString("en")} more ${what}`);
 
 async function read(file) {
   const { edits, problems } = parse(await file.text());
-  const lines = problems.slice(0, SHOWN).map(({ line, problem }) => el("li", {}, el("strong", {}, `Line ${line}`), `: ${problem}`));
-  const send = edits.length > 0 && memory.writable && button(label(edits, problems), () => add(edits), { id: "import-add", class: problems.length ? null : "primary" });
+  const lines = problems
+    .slice(0, SHOWN)
+    .map(({ line, problem }) => el("li", {}, el("strong", {}, `Line ${line}`), `: ${problem}`));
+  const send =
+    edits.length > 0 &&
+    memory.writable &&
+    button(label(edits, problems), () => add(edits), { id: "import-add", class: problems.length ? null : "primary" });
   report(
-    el("p", { class: problems.length ? "verdict bad" : "verdict good" }, el("strong", {}, file.name), `: ${count(edits.length, "edit")}`, problems.length > 0 && `, and ${count(problems.length, "line")} with a mistake. Correct the file and choose it again.`),
+    el(
+      "p",
+      { class: problems.length ? "verdict bad" : "verdict good" },
+      el("strong", {}, file.name),
+      `: ${count(edits.length, "edit")}`,
+      problems.length > 0 &&
+        `, and ${count(problems.length, "line")} with a mistake. Correct the file and choose it again.`,
+    ),
     problems.length > 0 && el("ul", { class: "findings" }, lines),
     more(problems, "lines"),
     !memory.writable && el("p", { class: "hint" }, "They cannot be added here: the key in use is not for editing."),
-    send && el("div", { class: "row" }, send, button("Cancel", () => report())),
+    send &&
+      el(
+        "div",
+        { class: "row" },
+        send,
+        button("Cancel", () => report()),
+      ),
   );
   announce(`${file.name}: ${count(edits.length, "edit")}, ${count(problems.length, "line")} with a mistake.`);
 }
 
-const label = (edits, problems) => (problems.length ? `Add the ${count(edits.length, "edit")} without these lines` : `Add ${count(edits.length, "edit")}`);
+const label = (edits, problems) =>
+  problems.length ? `Add the ${count(edits.length, "edit")} without these lines` : `Add ${count(edits.length, "edit")}`;
 
 async function add(edits) {
   const bar = el("progress", { max: edits.length, value: 0, "aria-label": "Edits added" });
@@ -46,7 +66,10 @@ async function add(edits) {
     await finish(last);
   } catch (error) {
     const again = button("Try again", () => add(edits));
-    report(el("p", { class: "verdict bad", role: "alert" }, el("strong", {}, "Nothing was added. "), error.message), el("div", { class: "row" }, again));
+    report(
+      el("p", { class: "verdict bad", role: "alert" }, el("strong", {}, "Nothing was added. "), error.message),
+      el("div", { class: "row" }, again),
+    );
     refresh();
   }
 }
@@ -55,8 +78,22 @@ async function finish({ records, version }) {
   records.forEach(remember);
   const missed = records.filter((record) => !record.took);
   report(
-    el("p", { class: missed.length ? "verdict bad" : "verdict good" }, el("strong", {}, `${count(records.length, "edit")} added. `), missed.length > 0 && `${count(missed.length, "edit")} did not take:`),
-    missed.length > 0 && el("ul", { class: "findings" }, missed.slice(0, SHOWN).map((record) => el("li", {}, promptText(record.edit), ...record.notes.map((note) => el("p", { class: "aside" }, note))))),
+    el(
+      "p",
+      { class: missed.length ? "verdict bad" : "verdict good" },
+      el("strong", {}, `${count(records.length, "edit")} added. `),
+      missed.length > 0 && `${count(missed.length, "edit")} did not take:`,
+    ),
+    missed.length > 0 &&
+      el(
+        "ul",
+        { class: "findings" },
+        missed
+          .slice(0, SHOWN)
+          .map((record) =>
+            el("li", {}, promptText(record.edit), ...record.notes.map((note) => el("p", { class: "aside" }, note))),
+          ),
+      ),
     more(missed, "edits"),
   );
   await refresh();
