@@ -175,6 +175,7 @@ STUDIES = {
     "cost": "What an edit costs on a host, alone and in batches, in forward passes of the host.",
     "counterfact": "Real facts, edited in sequence, on a model that knows them.",
     "holding": "What forgetting, undoing and looking cost where many edits are held already.",
+    "serving": "A server under load, and killed again and again.",
     "leads": "By how much answers lead on offsets that nobody learned.",
     "main-job": "The main job, measured as users meet it: greedy answers after the last edit.",
     "other-world": "A second small model of invented facts, other ones than the embedded model's.",

@@ -25,6 +25,8 @@ def pytest_configure(config):
 OTHERS = (
     # Its own assisted decoding calls its own `generate` so.
     "Passing `generation_config` together with generation-related arguments",
+    # Its server says so of every request.
+    "[Request received]",
 )
 """Beginnings of warnings that no code of ours, and nothing that it does, is the cause of."""
 

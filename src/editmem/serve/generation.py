@@ -153,8 +153,12 @@ class _Edited:
         _asked.get().prompt = [{"role": m["role"], "content": _words(m["content"])} for m in inputs]
         return inputs
 
-    def _build_generation_config(self, *args: Any, **kwargs: Any) -> Any:
-        config = super()._build_generation_config(*args, **kwargs)  # type: ignore[misc]
+    def _build_generation_config(self, body: dict, *args: Any, **kwargs: Any) -> Any:
+        config = super()._build_generation_config(body, *args, **kwargs)  # type: ignore[misc]
+        if (body.get("temperature") or 0) > 0:  # as the API has it, whatever the model's default is
+            config.do_sample = True
+        if not config.do_sample:
+            config.temperature = config.top_p = None
         config.max_new_tokens = min(config.max_new_tokens or self.limits.tokens, self.limits.tokens)
         for name in GENERATES:
             if (getattr(config, name, None) or 1) > self.limits.beams:
