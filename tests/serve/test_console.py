@@ -5,8 +5,6 @@ import re
 
 import pytest
 
-pytest.importorskip("fastapi", reason="needs the extra `serve`")
-pytest.importorskip("transformers.cli.serving", reason="transformers is older than its server's handlers")
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 
 from browsers import Site, chrome, launch  # noqa: E402
@@ -20,6 +18,7 @@ from editmem.serve.store import Store  # noqa: E402
 pytestmark = pytest.mark.skipif(chrome() is None, reason="no Chromium is installed")
 
 expect = playwright.expect
+expect.set_options(timeout=15_000)
 QUESTION = "What money is used in Bulgaria?"
 EDIT = {"prompt": "What is the currency of Bulgaria?", "target": "euro", "id": "bg", "tags": ["currencies"]}
 OTHER = {"prompt": "What is the capital of Indonesia?", "target": "Nusantara", "id": "id", "source": "desk"}
@@ -59,7 +58,7 @@ def visit(browser):
 
     def visit(site, expected="(?!)", **options):
         context = browser.new_context(**{"viewport": WIDE, "reduced_motion": "reduce", **options})
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(15_000)
         contexts.append(context)
         return tab(context, site, expected)
 
@@ -317,6 +316,7 @@ def test_a_thousand_edits_in_the_table(site, visit, monkeypatch):
     taken["search"] = until("room 77", "The code of room 779 is") - 0.15  # which it waits for the next key
     expect(page.locator("#page-text")).to_have_text("11 edits")
     taken["search for all"] = until("", "The code of room 999 is") - 0.15
+    print(taken)
     assert max(taken.values()) < FAST, taken
     page.get_by_label("Tag", exact=True).fill("floor 3")
     expect(page.locator("#page-text")).to_have_text("100 edits")
