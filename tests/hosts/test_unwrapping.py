@@ -1,5 +1,7 @@
 """Others swap classes too: what they put on a wrapped module stays when the memory leaves."""
 
+import copy
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -71,7 +73,7 @@ def test_fully_sharded_hosts(first, host, tokenizer, one_process, tmp_path):
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FSDPModule, fully_shard
 
-    mesh = init_device_mesh("cpu", (1,))
+    mesh, whole = init_device_mesh("cpu", (1,)), copy.deepcopy(host)
 
     def shard():
         for block in host.model.layers:
@@ -92,7 +94,11 @@ def test_fully_sharded_hosts(first, host, tokenizer, one_process, tmp_path):
     assert isinstance(host, FSDPModule)
     assert isinstance(host.model.layers[-1], FSDPModule)
     assert torch.allclose(logits(host, tokenizer), bare, atol=1e-5)
-    with editmem.load(host, tmp_path / "memory", tokenizer=tokenizer) as again:
+    for model in (host, whole):
+        with editmem.load(model, tmp_path / "memory", tokenizer=tokenizer) as again:
+            assert again.explain(CAPITAL[0]).edit is not None
+            again.save_pretrained(tmp_path / "again")
+    with editmem.load(host, tmp_path / "again", tokenizer=tokenizer) as again:
         assert again.explain(CAPITAL[0]).edit is not None
 
 

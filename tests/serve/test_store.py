@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 import editmem
+from editmem.errors import CheckpointError, EditMemError
 from editmem.serve.client import Client
 from editmem.serve.store import Store, VersionConflict
 
@@ -63,6 +64,20 @@ def test_snapshots_come_by_themselves_and_failing_ones_are_tried_again(tmp_path,
         assert store.saved == 1
         assert (tmp_path / "memory").is_dir()
         assert "no snapshot could be saved" in caplog.text
+
+
+def test_one_process_at_a_time(tmp_path):
+    with opened(tmp_path / "memory"), pytest.raises(EditMemError, match="open in another server"):
+        opened(tmp_path / "memory")
+    opened(tmp_path / "memory").close()
+
+
+def test_what_cannot_be_opened_is_not_locked(tmp_path):
+    (tmp_path / "memory").mkdir()
+    with pytest.raises(CheckpointError):
+        opened(tmp_path / "memory")
+    (tmp_path / "memory").rmdir()
+    opened(tmp_path / "memory").close()
 
 
 def test_one_writer_at_a_time(store):

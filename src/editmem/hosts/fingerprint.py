@@ -57,11 +57,17 @@ def differences(saved: Mapping[str, Any], host: Host) -> list[str]:
 
 def _shapes(host: Host) -> dict[str, Any]:
     return {
-        "architecture": type(host.model).__name__,
+        "architecture": _architecture(type(host.model)),
         "hidden_size": host.hidden_size,
         "num_blocks": len(host.blocks),
         "vocab_size": host.vocabulary,
     }
+
+
+def _architecture(kind: type) -> str:
+    """The name of a model's class, before `fully_shard` or `parametrize` made another of it."""
+    made = (base for base in kind.__mro__ if kind.__name__ in (f"FSDP{base.__name__}", f"Parametrized{base.__name__}"))
+    return next(made, kind).__name__
 
 
 def embedding_sample(host: Host) -> str:

@@ -16,5 +16,6 @@ METHODS: dict[str, type[Spec]] = {
     DualAdaptersSpec.method: DualAdaptersSpec,
     ComemSpec.method: ComemSpec,
 }
+"""What `wrap` puts on a model, by the names that it takes."""
 PARTS: dict[str, type[Spec]] = {ConnectorSpec.method: ConnectorSpec}
 """What is joined with a memory and is none by itself."""

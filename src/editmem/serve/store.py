@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+from filelock import FileLock, Timeout
+
 import editmem
 from editmem.editor import Editor
 from editmem.errors import EditMemError
@@ -25,6 +27,16 @@ def ledger_of(memory: Path) -> Path:
     return memory.with_name(f"{memory.name}.ledger")
 
 
+def _locked(memory: Path) -> FileLock:
+    """The lock of a memory, which one process has at a time; the system takes it from one that is killed."""
+    lock = FileLock(memory.with_name(f"{memory.name}.lock"), thread_local=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise EditMemError(f"{memory} is open in another server; stop that one, or give another folder") from error
+    return lock
+
+
 class Store:
     """An editor with one writer at a time, whose changes are durable.
 
@@ -35,10 +47,13 @@ class Store:
         editor: with a ledger beside `memory`; see `open`.
         memory: the folder to save to; None to keep nothing.
         every: seconds between two snapshots.
+        lock: that was taken on the memory; given back when the store is closed.
     """
 
-    def __init__(self, editor: Editor, memory: Path | None = None, every: float = EVERY) -> None:
-        self.editor, self.memory, self.every = editor, memory, every
+    def __init__(
+        self, editor: Editor, memory: Path | None = None, every: float = EVERY, lock: FileLock | None = None
+    ) -> None:
+        self.editor, self.memory, self.every, self._lock = editor, memory, every, lock
         self.saved: int | None = None
         self._writing = threading.Lock()
         self._stop = threading.Event()
@@ -53,18 +68,22 @@ class Store:
         """Put on a model what is kept at `memory`, or a new memory there.
 
         Raises:
-            EditMemError: as `editmem.load` and `editmem.wrap` do.
+            EditMemError: if another process has opened it; and as `editmem.load` and `editmem.wrap` do.
         """
         if memory is None:
             return cls(editmem.wrap(model, spec, tokenizer=tokenizer))
         memory = memory.absolute()
         memory.parent.mkdir(parents=True, exist_ok=True)
-        ledger = ledger_of(memory)
-        if memory.exists():
-            editor = editmem.load(model, memory, tokenizer=tokenizer, ledger=ledger)
-        else:
-            editor = editmem.wrap(model, spec, tokenizer=tokenizer, ledger=ledger)
-        return cls(editor, memory, every)
+        ledger, lock = ledger_of(memory), _locked(memory)
+        try:
+            if memory.exists():
+                editor = editmem.load(model, memory, tokenizer=tokenizer, ledger=ledger)
+            else:
+                editor = editmem.wrap(model, spec, tokenizer=tokenizer, ledger=ledger)
+        except BaseException:
+            lock.release()
+            raise
+        return cls(editor, memory, every, lock)
 
     @contextmanager
     def changing(self, expected: int | None = None) -> Iterator[Editor]:
@@ -106,6 +125,8 @@ class Store:
         with self._writing:
             self._try(self.save)
         self.editor.unwrap()
+        if self._lock is not None:
+            self._lock.release()
 
     def __enter__(self) -> Self:
         return self
