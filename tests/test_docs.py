@@ -132,6 +132,8 @@ def test_a_page_that_says_something_else_is_found(tmp_path):
 def test_every_public_name_is_in_the_reference():
     shown = set()
     for page in sorted(DOCS.glob("api/*.md")):
+        if page.stem == "serving":  # of the extra; the build of the site finds what is named there
+            continue
         for path in re.findall(r"^::: (\S+)$", page.read_text(encoding="utf-8"), re.MULTILINE):
             module, name = path.rsplit(".", 1)
             assert getattr(importlib.import_module(module), name) is getattr(editmem, name), path

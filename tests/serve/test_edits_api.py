@@ -58,6 +58,7 @@ def test_newest_events_come_first_where_asked(http, client):
     assert [event["number"] for event in shown] == [2, 1]
     shown = http.get("/v1/memory/history", params={"order": "desc", "after": 1}).json()["events"]
     assert [event["number"] for event in shown] == [0]
+    assert http.get("/v1/memory/history", params={"after": -1}).status_code == 400
 
 
 def test_questions_are_confirmed_and_rejected(client):

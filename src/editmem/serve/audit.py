@@ -36,9 +36,12 @@ class Audit:
         line = json.dumps({"time": time.time(), "action": action, "ids": list(ids), "version": version, **who})
         _log.info("%s", line)
         if self._file is not None:
-            with self._lock:
-                self._file.write(f"{line}\n")
-                self._file.flush()
+            try:
+                with self._lock:
+                    self._file.write(f"{line}\n")
+                    self._file.flush()
+            except OSError:  # the change is made, and in the ledger
+                _log.exception("the audit lacks %s", line)
 
     def close(self) -> None:
         if self._file is not None:

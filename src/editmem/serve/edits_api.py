@@ -102,7 +102,10 @@ class EditsApi:
         )
 
     def history(
-        self, after: int | None = None, limit: Limit = 100, order: Literal["asc", "desc"] = "asc"
+        self,
+        after: Annotated[int | None, Query(ge=0)] = None,
+        limit: Limit = 100,
+        order: Literal["asc", "desc"] = "asc",
     ) -> schemas.HistoryOut:
         """Events from the number `after` on, oldest first; or newest first, those before it."""
         history, version = self.editor.history, self.editor.version

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import logging
 import re
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from contextlib import nullcontext
@@ -11,6 +12,7 @@ from typing import Any
 
 from fastapi import HTTPException
 from fastapi.responses import JSONResponse, StreamingResponse
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 from transformers.cli.serving.chat_completion import ChatCompletionHandler
 from transformers.cli.serving.completion import CompletionHandler
@@ -21,9 +23,11 @@ from transformers.cli.serving.utils import GenerateManager, GenerationState
 from editmem.editor import Editor
 from editmem.edits.edit import Prompt
 from editmem.edits.explanation import Explanation
+from editmem.errors import EditMemError
 from editmem.serve.guard import Limits
 from editmem.serve.schemas import ExplanationOut
 
+_log = logging.getLogger(__name__)
 OPTIONS = ("off", "explain")
 MEDIA = ("image_url", "input_image", "video_url", "audio_url", "input_audio", "input_video", "input_file", "file")
 PICTURE = re.compile(r"data:image/[\w.+-]+;base64,")
@@ -137,6 +141,16 @@ class _Edited:
         token = _asked.set(asked)
         try:
             response = await super().handle_request(body, request_id)  # type: ignore[misc]
+        except EditMemError:
+            raise
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+            TemplateError,
+        ) as error:  # what transformers says to a malformed request
+            _log.warning("a request was refused", exc_info=True)
+            raise HTTPException(400, f"the request cannot be answered: {error!r}") from error
         finally:
             _asked.reset(token)
         return _with(response, asked, self.closing(asked, request_id)) if asked.explain or asked.off else response
@@ -208,15 +222,21 @@ def _read(body: dict) -> Asked:
     options = body.pop("editmem", None) or {}
     if not isinstance(options, Mapping) or any(k not in OPTIONS or not isinstance(v, bool) for k, v in options.items()):
         raise HTTPException(400, f"editmem must be an object with {' and '.join(OPTIONS)}, true or false: {options!r}")
-    template = body.get("chat_template_kwargs") or {}
-    if not isinstance(template, Mapping) or (own := _TEMPLATE & set(template)):
-        raise HTTPException(400, f"chat_template_kwargs may not set {sorted(own) if template else template!r}")
+    _check_template(body.get("chat_template_kwargs") or {})
     _check_media([body.get("messages"), body.get("input")])
     prompt = body.get("prompt")
     return Asked(**options, prompt=prompt if isinstance(prompt, str) else None)
 
 
 _TEMPLATE = set(inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters)
+
+
+def _check_template(options: Any) -> None:
+    """Refuse what is no option of a template, but of how templates are found and used."""
+    if not isinstance(options, Mapping):
+        raise HTTPException(400, f"chat_template_kwargs must be an object, got {options!r}")
+    if own := sorted(_TEMPLATE & set(options)):
+        raise HTTPException(400, f"chat_template_kwargs may not set {own[0]!r}")
 
 
 def _check_media(part: Any) -> None:
