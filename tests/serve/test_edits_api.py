@@ -103,7 +103,9 @@ def test_who_comes_second_is_refused(client, change):
 
 def test_deleting_takes_the_version_too(http, client):
     client.edit(*AU, id="a/u")
-    assert http.delete("/v1/edits/a/u", params={"expected_version": 0}).status_code == 409
+    refused = http.delete("/v1/edits/a/u", params={"expected_version": 0})
+    assert refused.status_code == 409
+    assert refused.json()["error"]["version"] == 1
     assert http.delete("/v1/edits/a/u", params={"expected_version": 1}).json() == {"version": 2, "forgotten": ["a/u"]}
     assert http.delete("/v1/edits/a/u").status_code == 404
 

@@ -17,7 +17,8 @@ STATUS: dict[type[EditMemError], int] = {UnknownEditError: 404, VersionConflict:
 def failure(error: EditMemError) -> tuple[int, dict[str, Any]]:
     """The status, and what is answered."""
     status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 400)
-    return status, {"error": {"message": str(error), "type": type(error).__name__}}
+    told: dict[str, Any] = {"message": str(error), "type": type(error).__name__}
+    return status, {"error": told | ({"version": error.version} if isinstance(error, VersionConflict) else {})}
 
 
 def answer_errors(app: FastAPI) -> None:

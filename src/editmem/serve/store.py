@@ -19,7 +19,19 @@ _log = logging.getLogger(__name__)
 
 
 class VersionConflict(EditMemError):
-    """Somebody else changed the memory first. Nothing was changed."""
+    """Somebody else changed the memory first. Nothing was changed.
+
+    Args:
+        version: that the memory has.
+        expected: that it was thought to have.
+    """
+
+    def __init__(self, version: int, expected: int) -> None:
+        super().__init__(
+            f"the memory has version {version}, and {expected} was expected: somebody changed it meanwhile. Look at "
+            "what changed, and send it again with the new version"
+        )
+        self.version = version
 
 
 def ledger_of(memory: Path) -> Path:
@@ -94,10 +106,7 @@ class Store:
         """
         with self._writing:
             if expected is not None and expected != self.editor.version:
-                raise VersionConflict(
-                    f"the memory has version {self.editor.version}, and {expected} was expected: somebody changed it "
-                    "meanwhile. Look at what changed, and send it again with the new version"
-                )
+                raise VersionConflict(self.editor.version, expected)
             yield self.editor
 
     def save(self) -> None:
