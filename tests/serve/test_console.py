@@ -391,6 +391,7 @@ def test_markup_is_text_wherever_it_comes_from(site, visit):
     first.get_by_role("button", name=re.compile("^Forget What is the currency of <img")).click()
     expect(page.locator(".toast")).to_contain_text("<img src=x")
     assert page.evaluate("[window.hacked, document.querySelectorAll('img, main script').length]") == [None, 0]
+    page.unroute_all(behavior="wait")  # else an answer on its way ends in the next test
 
 
 def choose(page, text, name="edits.jsonl"):
