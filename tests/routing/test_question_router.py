@@ -92,7 +92,7 @@ def test_explaining_needs_no_pass_of_the_host_and_says_what_one_would(editor, mo
 
     monkeypatch.setattr(editor.model.model, "forward", never)
     assert editor.explain(prompts) == explained
-    assert [editor.explain(prompt) for prompt in prompts] == explained
+    assert [editor.explain(prompt).edit for prompt in prompts] == [each.edit for each in explained]
     with pytest.raises(AssertionError, match="the host ran"):
         editor.edit("The capital of Peru is", "Cusco")
 
