@@ -110,10 +110,23 @@ def test_acknowledged_edits_survive_kill(tmp_path):
         assert set(store.editor.edits) >= set(acknowledged)
 
 
-def start(memory):
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_server_that_is_stopped_saves_its_memory(tmp_path, sent):
+    server, url = start(tmp_path / "memory", every=3600)
+    with Client(url, timeout=60) as client:
+        client.edit(*EDIT)
+    server.send_signal(sent)
+    server.stderr.read()
+    server.stderr.close()
+    assert server.wait(60) == 0
+    assert (tmp_path / "memory").is_dir()
+
+
+def start(memory, every=1):
     """A server as a process of its own, once it answers; its URL."""
     command = [sys.executable, "-m", "editmem", "serve", "--model", "tiny", "--memory", str(memory), "--port", "0"]
-    server = subprocess.Popen([*command, "--snapshot-every", "1"], stderr=subprocess.PIPE, text=True)
+    server = subprocess.Popen([*command, "--snapshot-every", str(every)], stderr=subprocess.PIPE, text=True)
     for line in server.stderr:
         if "running on " in line:
             return server, line.split("running on ")[1].split()[0]
