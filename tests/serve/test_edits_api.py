@@ -184,6 +184,21 @@ def test_every_route_is_described(http):
                 assert route["description"]
 
 
+@pytest.mark.parametrize("id", ["a/b", "a?b=c", "a#b", "a b", "..", "../memory", "ü", "."])
+def test_ids_of_any_kind_are_found(client, id):
+    client.edit(*AU, id=id)
+    assert client.get(id).id == id
+
+
+def test_pages_name_no_edit_twice(client):
+    client.edit([(f"The capital of Land {number} is", "Rome") for number in range(4)])
+    told = client.edits(page=2)
+    ids = [next(told).id]
+    client.edit(*AU)
+    ids += [record.id for record in told]
+    assert len(ids) == len(set(ids)) == 4
+
+
 def test_a_server_that_is_not_there():
     with Client("http://127.0.0.1:9") as client, pytest.raises(httpx.ConnectError):
         client.memory()

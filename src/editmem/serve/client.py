@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 
@@ -58,8 +59,8 @@ class Client:
         timeout: float | None = 600.0,
         http: httpx.Client | None = None,
     ) -> None:
-        headers = {"authorization": f"Bearer {key}"} if key else {}
-        headers |= {"x-editmem-user": user} if user else {}
+        headers = {b"authorization": f"Bearer {key}".encode()} if key else {}
+        headers |= {b"x-editmem-user": user.encode()} if user else {}
         self._http = http or httpx.Client(timeout=timeout)
         self._url, self._headers = url.rstrip("/"), headers
 
@@ -76,15 +77,18 @@ class Client:
 
     def edits(self, q: str = "", *, tag: str = "", page: int = 500) -> Iterator[EditRecord]:
         """Active edits, newest first, of which a field contains `q`."""
+        seen: set[str] = set()  # what is added meanwhile moves the others to later pages
         offset, total = 0, 1
         while offset < total:
             found = self._get("/v1/edits", q=q, tag=tag, offset=offset, limit=page)
-            yield from map(_record, found["edits"])
+            records = [record for record in map(_record, found["edits"]) if record.id not in seen]
+            seen.update(record.id for record in records)
+            yield from records
             offset, total = offset + page, found["total"]
 
     def get(self, id: str) -> EditRecord:
         """An edit, be it active or not."""
-        return _record(self._get(f"/v1/edits/{id}")["record"])
+        return _record(self._get(f"/v1/edits/{_in_path(id)}")["record"])
 
     def history(self, after: int = 0) -> Iterator[Event]:
         """Events from the number `after` on, oldest first."""
@@ -176,6 +180,11 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _in_path(id: str) -> str:
+    """An id as a part of a path, also one that looks like several, or like a step up."""
+    return quote(id, safe="").replace(".", "%2E")
 
 
 def _given(edit: Edit) -> dict[str, Any]:
