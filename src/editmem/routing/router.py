@@ -22,8 +22,6 @@ class Router(Stored, ABC):
     """
 
     keys: tuple[str, ...]
-    by_words = False
-    """As of `Memory`."""
 
     @abstractmethod
     def calibrate(self, host: Calibration) -> None:

@@ -65,7 +65,7 @@ def build_app(
 
 
 def _serve_model(app: FastAPI, store: Store, name: str, limits: Limits) -> None:
-    model, generations = EditedModel(store.editor, name), Generations(store.editor)
+    model, generations = EditedModel(store.editor, name), Generations(store.editor, limits.waiting)
 
     def route(path: str, kind: Any) -> None:
         handler = kind(model_manager=model, generation_state=generations)

@@ -1,12 +1,14 @@
 """The API of edits: `/v1/edits` for the edits themselves, `/v1/memory` for their history and what is done with it."""
 
+import asyncio
 import json
-import queue
-import threading
-from collections.abc import Callable, Iterator, Mapping
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from itertools import islice
 from typing import Annotated, Any, Literal
 
+from anyio import to_thread
 from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
@@ -17,6 +19,7 @@ from editmem.serve import schemas
 from editmem.serve.audit import Audit
 from editmem.serve.errors import failure
 from editmem.serve.guard import Keys, Limits
+from editmem.serve.line import Line
 from editmem.serve.store import Store
 
 Id = Annotated[str, Query(description="Of an edit.")]
@@ -24,6 +27,9 @@ Expected = Annotated[int | None, Query(description="Refuse with 409 if the memor
 Offset = Annotated[int, Query(ge=0)]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 USER = "x-editmem-user"
+EXPLAINING = 4
+"""Explanations at once."""
+_log = logging.getLogger(__name__)
 
 
 class EditsApi:
@@ -40,21 +46,22 @@ class EditsApi:
     def __init__(self, store: Store, name: str, audit: Audit, keys: Keys, limits: Limits) -> None:
         self.store, self.name, self.audit, self.keys, self.limits = store, name, audit, keys, limits
         self.router = APIRouter(prefix="/v1")
+        self.line, explaining = Line(limits.waiting), Line(limits.waiting, threads=EXPLAINING)
         get, post, delete = self.router.get, self.router.post, self.router.delete
         get("/edits", tags=["edits"])(self.list_edits)
         post("/edits", tags=["edits"], response_model=schemas.WrittenOut)(self.add)
-        post("/edits/preview", tags=["edits"])(self.preview)
+        post("/edits/preview", tags=["edits"])(self.line.handler(self.preview))
         get("/edits/export", tags=["edits"], response_class=PlainTextResponse)(self.export)
         get("/edits/{id:path}", tags=["edits"])(self.one)
-        delete("/edits/{id:path}", tags=["edits"])(self.forget_one)
+        delete("/edits/{id:path}", tags=["edits"])(self.line.handler(self.forget_one))
         get("/memory", tags=["memory"])(self.memory)
         get("/memory/history", tags=["memory"])(self.history)
         get("/memory/diff", tags=["memory"])(self.diff)
-        post("/memory/forget", tags=["memory"])(self.forget)
-        post("/memory/undo", tags=["memory"])(self.undo)
-        post("/memory/explain", tags=["memory"])(self.explain)
-        post("/memory/confirm", tags=["memory"])(self.confirm)
-        post("/memory/reject", tags=["memory"])(self.reject)
+        post("/memory/forget", tags=["memory"])(self.line.handler(self.forget))
+        post("/memory/undo", tags=["memory"])(self.line.handler(self.undo))
+        post("/memory/explain", tags=["memory"])(explaining.handler(self.explain))
+        post("/memory/confirm", tags=["memory"])(self.line.handler(self.confirm))
+        post("/memory/reject", tags=["memory"])(self.line.handler(self.reject))
 
     @property
     def editor(self) -> Editor:
@@ -136,19 +143,21 @@ class EditsApi:
 
     # Changing
 
-    def add(self, given: schemas.EditsIn, request: Request) -> Any:
+    async def add(self, given: schemas.EditsIn, request: Request) -> Any:
         """Add edits: all of them, or none."""
         if len(given.edits) > self.limits.edits:
             raise HTTPException(413, f"{len(given.edits)} edits are more than {self.limits.edits}; send them in parts")
-        edits = [each.edit() for each in given.edits]
+        edits = await to_thread.run_sync(lambda: [each.edit() for each in given.edits])
 
-        def write(progress: Callable[[int, int], None] | bool) -> schemas.WrittenOut:
+        def write(progress: Callable[[int, int], None] | bool = False) -> schemas.WrittenOut:
             with self.store.changing(given.expected_version) as editor:
                 records = editor.edit(edits, progress=progress)
                 self._note(request, "edit", [record.id for record in records])
                 return schemas.WrittenOut(version=editor.version, records=[schemas.RecordOut.of(r) for r in records])
 
-        return StreamingResponse(_progress(write), media_type="text/event-stream") if given.stream else write(False)
+        if not given.stream:
+            return await self.line.run(write)
+        return StreamingResponse(_progress(self.line, write), media_type="text/event-stream")
 
     def forget_one(self, id: str, request: Request, expected_version: Expected = None) -> schemas.ForgottenOut:
         """Forget an edit."""
@@ -189,7 +198,15 @@ class EditsApi:
     def _note(self, request: Request, action: str, ids: Any) -> None:
         address = request.client.host if request.client else ""
         key = request.scope.get("state", {}).get("key", "none")
-        self.audit.write(action, ids, self.editor.version, key, address, request.headers.get(USER, ""))
+        self.audit.write(action, ids, self.editor.version, key, address, _words(request.headers.get(USER, "")))
+
+
+def _words(header: str) -> str:
+    """A header in UTF-8, or else in Latin-1, as which all are read."""
+    try:
+        return header.encode("latin-1").decode()
+    except UnicodeError:
+        return header
 
 
 def _contains(edit: Edit, text: str) -> bool:
@@ -197,21 +214,32 @@ def _contains(edit: Edit, text: str) -> bool:
     return not text or any(text in each.casefold() for each in texts if each)
 
 
-def _progress(write: Callable[[Callable[[int, int], None]], schemas.WrittenOut]) -> Iterator[str]:
-    """Server-sent events: how far it is, and last what came of it, or why it failed."""
-    events: queue.Queue[Mapping[str, Any] | None] = queue.Queue()
+def _progress(line: Line, write: Callable[[Callable[[int, int], None]], schemas.WrittenOut]) -> AsyncIterator[str]:
+    """Server-sent events: how far it is, and last what came of it, or why it failed.
+
+    It is written whether or not anybody reads them.
+    """
+    loop, events = asyncio.get_running_loop(), asyncio.Queue[Mapping[str, Any] | None]()
+
+    def tell(event: Mapping[str, Any] | None) -> None:
+        with suppress(RuntimeError):  # the loop is closed: the server stops, and what was begun is done yet
+            loop.call_soon_threadsafe(events.put_nowait, event)
 
     def work() -> None:
         try:
-            events.put(write(lambda done, all: events.put({"done": done, "all": all})).model_dump(mode="json"))
+            tell(write(lambda done, all: tell({"done": done, "all": all})).model_dump(mode="json"))
         except EditMemError as error:
-            events.put(failure(error)[1])
+            tell(failure(error)[1])
         except Exception:
-            events.put({"error": {"message": "the server failed; its log says why", "type": "failed"}})
-            raise
+            _log.exception("edits could not be made")
+            tell({"error": {"message": "the server failed; its log says why", "type": "failed"}})
         finally:
-            events.put(None)
+            tell(None)
 
-    threading.Thread(target=work, name="editmem-adding", daemon=True).start()
-    while (event := events.get()) is not None:
-        yield f"data: {json.dumps(event, ensure_ascii=False)}\n\n"
+    line.join(work)
+
+    async def told() -> AsyncIterator[str]:
+        while (event := await events.get()) is not None:
+            yield f"data: {json.dumps(event, ensure_ascii=False)}\n\n"
+
+    return told()

@@ -1,10 +1,13 @@
 """Transformers' handlers of the OpenAI API, on the model of an editor."""
 
+import asyncio
 import inspect
 import json
 import logging
 import re
+import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
+from concurrent.futures import Future
 from contextlib import nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -13,12 +16,12 @@ from typing import Any
 from fastapi import HTTPException
 from fastapi.responses import JSONResponse, StreamingResponse
 from jinja2 import TemplateError
-from transformers import PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.cli.serving.chat_completion import ChatCompletionHandler
 from transformers.cli.serving.completion import CompletionHandler
 from transformers.cli.serving.model_manager import ModelManager
 from transformers.cli.serving.response import ResponseHandler
-from transformers.cli.serving.utils import GenerateManager, GenerationState
+from transformers.cli.serving.utils import GenerateManager, GenerationState, _StreamError
 
 from editmem.editor import Editor
 from editmem.edits.edit import Prompt
@@ -31,7 +34,19 @@ _log = logging.getLogger(__name__)
 OPTIONS = ("off", "explain")
 MEDIA = ("image_url", "input_image", "video_url", "audio_url", "input_audio", "input_video", "input_file", "file")
 PICTURE = re.compile(r"data:image/[\w.+-]+;base64,")
-GENERATES = {"num_beams", "num_return_sequences", "num_beam_groups"}
+GENERATES = ("num_beams", "num_return_sequences")
+CONFIG = {
+    "begin_suppress_tokens", "bad_words_ids", "do_sample", "early_stopping", "epsilon_cutoff", "eta_cutoff",
+    "eos_token_id", "exponential_decay_length_penalty", "length_penalty", "max_length", "max_new_tokens", "max_time",
+    "min_length", "min_new_tokens", "min_p", "no_repeat_ngram_size", "num_beams", "num_return_sequences",
+    "pad_token_id", "bos_token_id", "renormalize_logits", "repetition_penalty", "sequence_bias", "stop_strings",
+    "suppress_tokens", "temperature", "top_k", "top_p", "typical_p", "use_cache",
+}  # fmt: skip
+"""What a request's `generation_config` may set: how tokens are chosen, and how many. Not how they are computed."""
+MARKS = {"transformers_version", "_from_model_config"}
+"""What a `generation_config` that was written by transformers has too, and that sets nothing."""
+FAULTS = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, RecursionError, TemplateError)
+"""What transformers says to a malformed request."""
 
 
 @dataclass
@@ -93,35 +108,71 @@ class EditedModel(ModelManager):
 class _InOneVersion(GenerateManager):
     """Generations, each of one version of the memory from its first token to its last."""
 
-    def __init__(self, editor: Editor) -> None:
+    def __init__(self, editor: Editor, most: int) -> None:
         super().__init__()
-        self._editor = editor
+        self._editor, self._most = editor, most
+        self._inside = 0
+        self._lock = threading.Lock()
 
     def submit(self, fn: Callable, *args: Any, **kwargs: Any) -> Any:
-        return super().submit(self._pinned(fn), *args, **kwargs)
+        self._submitted: Future = super().submit(self._pinned(fn), *args, **kwargs)
+        return self._submitted
 
     def async_submit(self, fn: Callable, *args: Any, **kwargs: Any) -> Any:
         return super().async_submit(self._pinned(fn), *args, **kwargs)
+
+    def generate_streaming(  # type: ignore[override]
+        self, model: Any, processor: Any, inputs: Any, gen_config: Any, **kwargs: Any
+    ) -> Any:
+        """As transformers does it, and what fails before the first token ends the answer too."""
+        _fit(inputs, gen_config, self._editor)
+        if (gen_config.num_beams or 1) > 1:
+            raise HTTPException(400, "an answer that is searched for with beams cannot be streamed")
+        loop = asyncio.get_running_loop()
+        queue, streamer = super().generate_streaming(model, processor, inputs, gen_config, **kwargs)
+
+        def tell(done: Future) -> None:
+            if error := done.exception():
+                loop.call_soon_threadsafe(queue.put_nowait, _StreamError(str(error)))
+
+        self._submitted.add_done_callback(tell)
+        return queue, streamer
+
+    async def generate_non_streaming(  # type: ignore[override]
+        self, model: Any, processor: Any, inputs: Any, gen_config: Any, **kwargs: Any
+    ) -> Any:
+        _fit(inputs, gen_config, self._editor)
+        return await super().generate_non_streaming(model, processor, inputs, gen_config, **kwargs)
 
     def _pinned(self, fn: Callable) -> Callable:
         editor, asked = self._editor, _asked.get()
 
         def run(*args: Any, **kwargs: Any) -> Any:
-            with editor.pinned() as asked.version:
-                if asked.explain and asked.prompt is not None:
-                    asked.explanation = editor.explain(asked.prompt)
-                with editor.off() if asked.off else nullcontext():
-                    return fn(*args, **kwargs)
+            try:
+                with editor.pinned() as asked.version:
+                    if asked.explain and asked.prompt is not None:
+                        asked.explanation = editor.explain(asked.prompt)
+                    with editor.off() if asked.off else nullcontext():
+                        return fn(*args, **kwargs)
+            finally:
+                self._count(-1)
 
+        if self._inside >= self._most:
+            raise HTTPException(503, f"{self._inside} requests are waiting already", headers={"retry-after": "5"})
+        self._count(1)
         return run
+
+    def _count(self, more: int) -> None:
+        with self._lock:
+            self._inside += more
 
 
 class Generations(GenerationState):
     """One queue of generations. Rows that hold several texts are not made: edits cannot be told apart in them."""
 
-    def __init__(self, editor: Editor) -> None:
+    def __init__(self, editor: Editor, most: int) -> None:
         super().__init__()
-        self._manager = _InOneVersion(editor)
+        self._manager = _InOneVersion(editor, most)
 
     def use_continuous_batching(self, *_: Any, **__: Any) -> bool:
         return False
@@ -137,23 +188,19 @@ class _Edited:
     generation_state: GenerationState
 
     async def handle_request(self, body: dict, request_id: str) -> StreamingResponse | JSONResponse:
-        asked = _read(body)
+        asked = Asked()
         token = _asked.set(asked)
         try:
+            _read(body, asked)
             response = await super().handle_request(body, request_id)  # type: ignore[misc]
         except EditMemError:
             raise
-        except (
-            KeyError,
-            TypeError,
-            ValueError,
-            TemplateError,
-        ) as error:  # what transformers says to a malformed request
-            _log.warning("a request was refused", exc_info=True)
+        except FAULTS as error:
+            _log.warning("a request was refused: %r", error)
             raise HTTPException(400, f"the request cannot be answered: {error!r}") from error
         finally:
             _asked.reset(token)
-        return _with(response, asked, self.closing(asked, request_id)) if asked.explain or asked.off else response
+        return _with(response, asked, self.closing(asked, request_id))
 
     def closing(self, asked: Asked, request_id: str) -> Callable[[], dict[str, Any]]:
         """The last event of a streamed answer, made when the answer is done."""
@@ -168,15 +215,20 @@ class _Edited:
         return inputs
 
     def _build_generation_config(self, body: dict, *args: Any, **kwargs: Any) -> Any:
+        _check_config(body.get("generation_config"))
         config = super()._build_generation_config(body, *args, **kwargs)  # type: ignore[misc]
         if (body.get("temperature") or 0) > 0:  # as the API has it, whatever the model's default is
             config.do_sample = True
         if not config.do_sample:
             config.temperature = config.top_p = None
         config.max_new_tokens = min(config.max_new_tokens or self.limits.tokens, self.limits.tokens)
+        if config.max_new_tokens < 1:
+            raise HTTPException(400, f"an answer must have 1 token or more, got {config.max_new_tokens}")
         for name in GENERATES:
-            if (getattr(config, name, None) or 1) > self.limits.beams:
-                raise HTTPException(400, f"{name} must be at most {self.limits.beams}, got {getattr(config, name)}")
+            given = getattr(config, name, None)
+            if not 1 <= (1 if given is None else given) <= self.limits.beams:
+                raise HTTPException(400, f"{name} must be at most {self.limits.beams} and at least 1, got {given}")
+        _check_stop(config.stop_strings)
         return config
 
 
@@ -217,18 +269,56 @@ class Responses(_Edited, ResponseHandler):
         return lambda: {"type": "editmem.explanation", "response_id": request_id, "editmem": asked.shown()}
 
 
-def _read(body: dict) -> Asked:
-    """What a request says of edits, which is taken out of it; refused where it asks for what is not served."""
+def _fit(inputs: Any, asked: Any, editor: Editor) -> None:
+    """Refuse a prompt that the model cannot read, and have the answer end where the model's context does."""
+    config: Any = editor.model.config
+    context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if context is None:
+        return
+    given = inputs["input_ids"].shape[-1]
+    if given >= context:
+        raise HTTPException(400, f"the prompt has {given} tokens; with an answer, {context} is the most it may have")
+    asked.max_new_tokens = min(asked.max_new_tokens, context - given)
+
+
+def _check_config(text: Any) -> None:
+    """Refuse what does not say how tokens are chosen."""
+    if text is None:
+        return
+    given = json.loads(text)
+    if not isinstance(given, dict):
+        raise HTTPException(400, f"generation_config must be the JSON of an object, got {text!r}")
+    default = GenerationConfig().to_dict()
+    for name in sorted(set(given) - CONFIG - MARKS):
+        if name not in default or (given[name] != default[name] and given[name] is not False):  # which is unset, too
+            raise HTTPException(400, f"generation_config may not set {name!r}")
+
+
+def _check_stop(stop: Any) -> None:
+    stops = [stop] if isinstance(stop, str) else stop
+    if stops is not None and not (
+        isinstance(stops, list) and stops and all(isinstance(each, str) and each for each in stops)
+    ):
+        raise HTTPException(400, f"stop must be text, or a list of texts, none of them empty, got {stop!r}")
+
+
+def _read(body: dict, asked: Asked) -> None:
+    """Note what a request says of edits, and take it out; refuse it where it asks for what is not served."""
     options = body.pop("editmem", None) or {}
     if not isinstance(options, Mapping) or any(k not in OPTIONS or not isinstance(v, bool) for k, v in options.items()):
         raise HTTPException(400, f"editmem must be an object with {' and '.join(OPTIONS)}, true or false: {options!r}")
     _check_template(body.get("chat_template_kwargs") or {})
     _check_media([body.get("messages"), body.get("input")])
     prompt = body.get("prompt")
-    return Asked(**options, prompt=prompt if isinstance(prompt, str) else None)
+    asked.off, asked.explain = options.get("off", False), options.get("explain", False)
+    asked.prompt = prompt if isinstance(prompt, str) else None
 
 
-_TEMPLATE = set(inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters)
+_TEMPLATE = {
+    name
+    for kind in (PreTrainedTokenizerBase, ProcessorMixin)
+    for name in inspect.signature(kind.apply_chat_template).parameters
+}
 
 
 def _check_template(options: Any) -> None:
@@ -266,14 +356,30 @@ def _with(
     response: StreamingResponse | JSONResponse, asked: Asked, closing: Callable[[], dict[str, Any]]
 ) -> StreamingResponse | JSONResponse:
     """The answer, with what is to be said of edits."""
+    shown = asked.explain or asked.off
     if isinstance(response, StreamingResponse):
-        response.body_iterator = _closed(response.body_iterator, closing)
+        response.body_iterator = _closed(response.body_iterator, closing if shown else None)
+        return response
+    if not shown:
         return response
     document = json.loads(bytes(response.body))
     return JSONResponse({**document, "editmem": asked.shown()}, status_code=response.status_code)
 
 
-async def _closed(events: AsyncIterable[Any], closing: Callable[[], dict[str, Any]]) -> AsyncIterator[Any]:
+async def _closed(events: AsyncIterable[Any], closing: Callable[[], dict[str, Any]] | None) -> AsyncIterator[Any]:
     async for event in events:
+        before, error, message = event.rpartition(FAILED)
+        if error:
+            yield before + _event({"error": {"message": message.removesuffix('"}\n\n'), "type": "failed"}})
+            return
         yield event
-    yield f"data: {json.dumps(closing(), ensure_ascii=False)}\n\n"
+    if closing is not None:
+        yield _event(closing())
+
+
+FAILED = 'data: {"error": "'
+"""With what transformers begins the event of a failure, whose message it does not escape."""
+
+
+def _event(document: Mapping[str, Any]) -> str:
+    return f"data: {json.dumps(document, ensure_ascii=False)}\n\n"

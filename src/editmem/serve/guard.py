@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -26,12 +27,14 @@ class Limits:
         edits: edits in a call.
         tokens: new tokens of an answer.
         beams: of a generation, and sequences that it returns.
+        waiting: changes, explanations, or generations that run or wait, each.
     """
 
     body: int = 8 << 20
     edits: int = 10_000
     tokens: int = 4096
     beams: int = 8
+    waiting: int = 256
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,11 @@ class Keys:
 
     api: str | None = None
     edit: str | None = None
+
+    def __post_init__(self) -> None:
+        for key in (self.api, self.edit):
+            if key is not None and (not key.isprintable() or key != key.strip() or not key):
+                raise ValueError("a key must be text that a header can hold: not empty, without spaces around it")
 
     def shown(self, headers: Headers) -> str:
         """Which key a request has: "edit", "api", or "none"."""
@@ -66,7 +74,7 @@ class Keys:
 
 
 def _same(given: str, key: str | None) -> bool:
-    return key is not None and hmac.compare_digest(given.encode(), key.encode())
+    return key is not None and hmac.compare_digest(given.encode("latin-1"), key.encode())
 
 
 class Guard:
@@ -93,7 +101,10 @@ class Guard:
         scope.setdefault("state", {})["key"] = shown
         refusal = self._foreign(headers) or self._unkeyed(scope, shown)
         if refusal is None:
-            body = await self._body(headers, receive)
+            try:
+                body = await self._body(headers, receive)
+            except ClientDisconnect:  # what came of it may look whole
+                return
             if body is not None:
                 await self.app(scope, _replayed(body, receive), send)
                 return
@@ -105,7 +116,7 @@ class Guard:
         if self.hosts and _name(f"//{host}") not in self.hosts:
             return 403, f"this server is not called {host!r}; start it with --allow-host to have it answer to that name"
         origin = headers.get("origin")
-        if origin is not None and origin not in self.origins and urlsplit(origin).netloc != host:
+        if origin is not None and origin not in self.origins and _place(origin) != host:
             return 403, f"pages of {origin!r} may not call this server; start it with --cors-origin to let them"
         return None
 
@@ -127,13 +138,21 @@ class Guard:
         while more:
             message = await receive()
             if message["type"] != "http.request":
-                break
+                raise ClientDisconnect
             parts.append(message.get("body", b""))
             size += len(parts[-1])
             more = message.get("more_body", False)
             if size > self.limits.body:
                 return None
         return b"".join(parts)
+
+
+def _place(url: str) -> str | None:
+    """Host and port of an origin; None where it has none."""
+    try:
+        return urlsplit(url).netloc or None
+    except ValueError:
+        return None
 
 
 def _name(url: str) -> str:

@@ -2,9 +2,9 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from editmem.edits.edit import Edit, EditRecord, edit_of
 from editmem.edits.explanation import Candidate, Explanation, Preview
@@ -15,11 +15,23 @@ class _Given(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+def _encodable(text: str) -> str:
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise ValueError("text must not have half a surrogate pair in it")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_encodable)]
+
+
 class Message(_Given):
     """Of a chat."""
 
-    role: str
-    content: str
+    role: Text
+    content: Text
+
+
+PromptIn = Text | Annotated[list[Message], Field(min_length=1)]
 
 
 class PictureIn(_Given):
@@ -70,7 +82,7 @@ class EditsIn(_Change):
 
 class PreviewIn(_Given):
     edit: EditIn
-    questions: list[str] = Field(default=[], max_length=100)
+    questions: list[Text] = Field(default=[], max_length=100)
 
 
 class ForgetIn(_Change):
@@ -78,20 +90,20 @@ class ForgetIn(_Change):
 
 
 class UndoIn(_Change):
-    n: int = Field(1, ge=1)
+    n: int = Field(1, ge=1, le=10**9)
 
 
 class ExplainIn(_Given):
-    prompt: str | list[Message]
+    prompt: PromptIn
 
 
 class ConfirmIn(_Change):
-    prompt: str | list[Message]
+    prompt: PromptIn
     id: str
 
 
 class RejectIn(_Change):
-    prompt: str | list[Message]
+    prompt: PromptIn
 
 
 class RecordOut(BaseModel):

@@ -129,13 +129,15 @@ class Store:
     def close(self) -> None:
         """Save a last time, and take the memory off the model."""
         self._stop.set()
-        if self._saver.is_alive():
-            self._saver.join()
-        with self._writing:
-            self._try(self.save)
-        self.editor.unwrap()
-        if self._lock is not None:
-            self._lock.release()
+        try:
+            if self._saver.is_alive():
+                self._saver.join()
+            with self._writing:
+                self._try(self.save)
+            self.editor.unwrap()
+        finally:
+            if self._lock is not None:
+                self._lock.release()
 
     def __enter__(self) -> Self:
         return self
