@@ -324,6 +324,11 @@ class Memory(Stored, ABC):
         """What calibrating it takes, as the host reads it: built-in "prompts", and "pictures" where it can see."""
         return {"prompts"}
 
+    @property
+    def by_words(self) -> bool:
+        """Whether `match` goes by the tokens of prompts alone, so that the host need not read them."""
+        return False
+
     def read_back(self, text_of: Callable[[Sequence[int]], str]) -> None:
         """Take what says the text of token ids, for memories that compare text."""
 

@@ -79,6 +79,24 @@ def test_rows_of_a_batch_are_routed_apart(editor, side):
         assert same == (prompt in NOT_FOUND), prompt
 
 
+def test_explaining_needs_no_pass_of_the_host_and_says_what_one_would(editor, monkeypatch):
+    prompts = [form(prompt) for form in (str, chat) for prompt in [*FOUND, *NOT_FOUND]]
+    explained = editor.explain(prompts)
+    writer = changes_of(editor).writers[0]
+    monkeypatch.setattr(writer, "look", writer.see)
+    assert editor.explain(prompts) == explained
+    monkeypatch.undo()
+
+    def never(*_, **__):
+        raise AssertionError("the host ran")
+
+    monkeypatch.setattr(editor.model.model, "forward", never)
+    assert editor.explain(prompts) == explained
+    assert [editor.explain(prompt).edit for prompt in prompts] == [each.edit for each in explained]
+    with pytest.raises(AssertionError, match="the host ran"):
+        editor.edit("The capital of Peru is", "Cusco")
+
+
 def test_a_plain_forward_decides_as_generate_does(editor):
     """Where any token may end a prompt, the last one is decided on as if it were known to."""
     for prompt in [*FOUND, *NOT_FOUND]:

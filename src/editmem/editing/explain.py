@@ -24,7 +24,7 @@ def explain_each(writers: Sequence[Writer], ledger: Ledger, prompts: Sequence[Pr
         batch = first.batch([first.encode.prompt(prompt) for prompt in part], [])
         inputs, lengths = {"input_ids": batch.ids, "attention_mask": batch.mask}, batch.mask.sum(1)
         asked = [writer for writer in writers if len(writer.memory)]
-        found = [(writer, writer.memory.match(writer.see(inputs, lengths), 2 * top)) for writer in asked]
+        found = [(writer, writer.memory.match(writer.look(inputs, lengths), 2 * top)) for writer in asked]
         for row, prompt in enumerate(part):
             own = [(writer, matches[row]) for writer, matches in found]
             acting = (writer.active.id_of(m[0].row) for writer, m in own if m and m[0].score >= m[0].threshold)
@@ -47,7 +47,7 @@ def explain(writers: Sequence[Writer], ledger: Ledger, prompt: Prompt, image: An
     for writer in sorted(writers, key=lambda writer: writer.stage is None):
         if not len(writer.memory):
             continue
-        found = writer.memory.match(writer.see(inputs, lengths), 2 * top)[0]
+        found = writer.memory.match(writer.look(inputs, lengths), 2 * top)[0]
         if writer.stage is None:
             acting = found[0].row if found and found[0].score >= found[0].threshold else -1
         else:

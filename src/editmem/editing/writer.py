@@ -21,7 +21,7 @@ from editmem.editing.token_directions import TokenDirections, token_directions
 from editmem.edits.active import ActiveEdits
 from editmem.edits.edit import Edit, EditRecord, EncodedEdit
 from editmem.errors import HostError, InvalidEditError
-from editmem.hosts.forward import Context
+from editmem.hosts.forward import Context, call_of_forward
 from editmem.hosts.gate import Gate
 from editmem.hosts.modes import lasting
 from editmem.hosts.structure import Host, SiteInfo
@@ -179,6 +179,14 @@ class Writer:
     def see(self, inputs: Mapping[str, Any], lengths: Tensor) -> Prompts:
         """As `Runner.see`."""
         return self.runner().see(inputs, lengths)
+
+    def look(self, inputs: Mapping[str, Any], lengths: Tensor) -> Prompts:
+        """As `see`; the host does not run where the memory goes by words alone, and there is nothing but words."""
+        if not self.memory.by_words or set(inputs) != {"input_ids", "attention_mask"}:
+            return self.see(inputs, lengths)
+        call = call_of_forward(dict(inputs), None, None, self.memory.window, lengths)
+        nothing = torch.empty((*call.real.shape, 0), device=call.real.device)
+        return Prompts(nothing, nothing, call)
 
     def read(self, prompts: Sequence[Sequence[int]], vision: Sequence[Mapping[str, Any]] = ()) -> Prompts:
         """What the memory's site sees of prompts, as token ids, with what the host takes to see their pictures."""

@@ -42,6 +42,10 @@ class ResidualMemory(ActingMemory):
     def calibrated_by(self) -> Collection[str]:
         return self.router.calibrated_by
 
+    @property
+    def by_words(self) -> bool:
+        return self.router.by_words
+
     def read_back(self, text_of: Callable[[Sequence[int]], str]) -> None:
         self.router.read_back(text_of)
 

@@ -49,6 +49,7 @@ class QuestionRouter(Router):
     """
 
     keys = ("chats", "ends", "tails", "starts", "counts", "limits")
+    by_words = True
 
     def __init__(self, threshold: float | None, rate: float | None = None, other: TextQuestions | None = None) -> None:
         super().__init__()

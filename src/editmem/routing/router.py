@@ -22,6 +22,8 @@ class Router(Stored, ABC):
     """
 
     keys: tuple[str, ...]
+    by_words = False
+    """As of `Memory`."""
 
     @abstractmethod
     def calibrate(self, host: Calibration) -> None:
