@@ -19,7 +19,9 @@ def pytest_configure(config):
     """Workers share the machine: threads of several pools that wait for each other cost far more than they bring."""
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
     if workers > 1:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+        threads = max(1, (os.cpu_count() or 1) // workers)
+        torch.set_num_threads(threads)
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # processes that tests start
 
 
 OTHERS = (
@@ -60,7 +62,7 @@ def nobody_is_warned(request):
     assert overheard.messages == []
 
 
-_CALIBRATED = {}
+_CALIBRATE, _CALIBRATED = Writer.calibrate, {}
 
 
 def _what_calibration_is_of(writer):
@@ -71,16 +73,16 @@ def _what_calibration_is_of(writer):
         weights.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     tokenizer = writer.encode.tokenizer
     words = type(tokenizer), len(tokenizer), tokenizer.chat_template, writer.encode.processor is None
-    return repr(writer.memory.spec), torch.get_default_dtype(), weights.hexdigest(), words, calibration.PICTURES
+    read = len(calibration.hard_negatives()[0]), calibration.PICTURES
+    return repr(writer.memory.spec), torch.get_default_dtype(), weights.hexdigest(), words, read
 
 
-@pytest.fixture
-def calibrated_once(monkeypatch):
+@pytest.fixture(scope="module")
+def calibrated_once():
     """Memories with the same settings on the same host are calibrated once in a process; the others are loaded.
 
     Calibrating takes seconds and is the same each time, for it depends on the host and the settings alone.
     """
-    calibrate = Writer.calibrate
 
     def once(writer, progress=None):
         if writer.memory.calibrated:
@@ -89,15 +91,28 @@ def calibrated_once(monkeypatch):
         if of in _CALIBRATED:
             writer.memory.restore({name: tensor.clone() for name, tensor in _CALIBRATED[of].items()})
         else:
-            calibrate(writer, progress)
+            _CALIBRATE(writer, progress)
             _CALIBRATED[of] = {name: tensor.clone() for name, tensor in writer.memory.state_dict().items()}
 
-    monkeypatch.setattr(Writer, "calibrate", once)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Writer, "calibrate", once)
+        yield
 
 
 @pytest.fixture
-def few_pictures(monkeypatch):
-    """Calibrating reads a quarter of the built-in pictures: for tests of anything but where thresholds come to lie."""
+def calibrated_anew(monkeypatch):
+    """In a test of a module whose memories are `calibrated_once`: what calibrating itself does."""
+    monkeypatch.setattr(Writer, "calibrate", _CALIBRATE)
+
+
+@pytest.fixture
+def calibrated_by_little(monkeypatch):
+    """Calibrating reads a quarter of the built-in prompts and pictures: for tests of anything but where thresholds come
+    to lie."""
+    names, forms = calibration.hard_negatives()
+    neutral = calibration.neutral_prompts()
+    monkeypatch.setattr(calibration, "hard_negatives", lambda: (names[:8], forms[:8]))
+    monkeypatch.setattr(calibration, "neutral_prompts", lambda: neutral[::4])
     monkeypatch.setattr(calibration, "PICTURES", calibration.PICTURES // 4)
     monkeypatch.setattr(calibration, "ASKED", calibration.ASKED // 4)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -128,8 +129,20 @@ def plain(tmp_path_factory):
     return folder / "memory", edited.stdout
 
 
-def piped(*arguments, **environment):
-    command = [sys.executable, "-c", "from editmem.cli import app; app()", *map(str, arguments)]
+_PIPED = """
+import json, sys
+from editmem.cli import app
+for command in json.loads(sys.argv[1]):
+    try:
+        app(command)
+    except SystemExit as ended:
+        print(f"exit {ended.code}", flush=True)
+"""
+
+
+def piped(*commands, **environment):
+    """One process for all of them: what is imported takes longer than what they do."""
+    command = [sys.executable, "-c", _PIPED, json.dumps([[str(part) for part in each] for each in commands])]
     return subprocess.run(command, capture_output=True, env={**os.environ, **environment}, check=False, text=True)
 
 
@@ -145,12 +158,18 @@ def test_what_the_model_says_goes_out_unchanged(plain):
 
 def test_it_goes_into_a_pipe_unchanged(plain):
     memory, _ = plain
-    arguments = ("--model", "tiny", "--memory", memory, "--max-new-tokens", 200)
-    assert piped("ask", "The capital of Australia is", *arguments, COLUMNS="40").stdout.startswith(SAID)
-    listed = piped("list", "--memory", memory, COLUMNS="40").stdout
+    done = piped(
+        ("ask", "The capital of Australia is", "--model", "tiny", "--memory", memory, "--max-new-tokens", 200),
+        ("list", "--memory", memory),
+        ("list", "--memory", memory / ("[red]:b:" * 20)),
+        COLUMNS="40",
+    )
+    answer, listed, missing, _ = re.split(r"exit \d\n", done.stdout)
+    assert answer.startswith(SAID)
     assert SAID in listed
-    missing = piped("list", "--memory", memory / ("[red]:b:" * 20), COLUMNS="40")
-    assert "[red]:b:" * 20 in missing.stderr
+    assert not missing
+    assert re.findall(r"exit (\d)", done.stdout) == ["0", "0", "2"]
+    assert "[red]:b:" * 20 in done.stderr
 
 
 _COMMANDS = """

@@ -28,14 +28,15 @@ FIRST, SECOND = ("The capital of Australia is", "Sydney"), ("Bruno plays the", "
 OTHER = ["Why is the sky blue?", "She went to Brackmoor and saw"]
 # On hosts with random weights unlike prompts end in states that are alike by chance: nothing but the edits is to match.
 STRICT = {
-    "memeic": {"method": "memeic", "evidence": None},
-    "wise": {"method": "wise", "threshold": 0.98, "strength": 6.0, "renderings": False},
+    "memoir": {"steps": 20},
+    "memeic": {"evidence": None},
+    "wise": {"threshold": 0.98, "strength": 6.0, "renderings": False},
 }
 ROUTED = {
-    "memoir on names": {"method": "memoir", "router": "names"},
-    "grace on questions": {"method": "grace", "router": "questions"},
-    "wise on questions": {**STRICT["wise"], "routing": "questions", "threshold": None},
-    "memeic on questions": {**STRICT["memeic"], "router": "questions"},
+    "memoir on names": {"router": "names"},
+    "grace on questions": {"router": "questions"},
+    "wise on questions": {"routing": "questions", "threshold": None},
+    "memeic on questions": {"router": "questions"},
 }
 # Evidence in the prompt is for hosts that read, embeddings in front of it for those that an encoder was trained for;
 # adapters need feed-forward maps that are no mixture of experts.
@@ -47,11 +48,27 @@ CASES = [
 ] + [(name, host) for name in ROUTED for host in HOSTS[:1]]
 
 
-@pytest.fixture(params=CASES, ids=lambda case: "-".join(case))
-def editor(request, tokenizer):
-    method, host = request.param
-    spec = {**STRICT, **ROUTED}.get(method, method)
-    with editmem.wrap(make(host, len(tokenizer)), spec, tokenizer=tokenizer) as editor:
+def wrapped(case, tokenizer):
+    name, host = case
+    method = name.split()[0]
+    spec = {"method": method, **STRICT.get(method, {}), **ROUTED.get(name, {})}
+    return editmem.wrap(make(host, len(tokenizer)), spec, tokenizer=tokenizer)
+
+
+every_case = pytest.mark.parametrize("case", CASES, ids="-".join, scope="module")
+
+
+@pytest.fixture
+def editor(case, tokenizer):
+    with wrapped(case, tokenizer) as editor:
+        yield editor
+
+
+@pytest.fixture(scope="module")
+def edited(case, tokenizer):
+    """With both edits; for promises that leave them as they are."""
+    with wrapped(case, tokenizer) as editor:
+        edit_both(editor)
         yield editor
 
 
@@ -77,7 +94,12 @@ def answers(editor):
     return [text.strip() for text in say(editor, [FIRST[0], SECOND[0]])]
 
 
-# The promises. Each takes an editor with no edits and raises AssertionError where it is broken.
+def edit_both(editor):
+    if not editor.edits:
+        editor.edit([FIRST, SECOND])
+
+
+# The promises. Each takes an editor with no edits, or with both, and raises AssertionError where it is broken.
 
 
 def empty_is_bit_equal(editor):
@@ -87,12 +109,12 @@ def empty_is_bit_equal(editor):
 
 
 def edits_are_said(editor):
-    editor.edit([FIRST, SECOND])
+    edit_both(editor)
     assert [a.startswith(t) for a, (_, t) in zip(answers(editor), (FIRST, SECOND), strict=True)] == [True, True]
 
 
 def other_rows_are_bit_equal(editor):
-    editor.edit([FIRST, SECOND])
+    edit_both(editor)
     ours = logits(editor, [FIRST[0], *OTHER])
     with editor.off():
         bare = logits(editor, [FIRST[0], *OTHER])
@@ -112,18 +134,18 @@ def undo_restores(editor):
 
 
 def cache_changes_nothing(editor):
-    editor.edit([FIRST, SECOND])
+    edit_both(editor)
     prompts = [FIRST[0], OTHER[0], SECOND[0]]
     assert say(editor, prompts) == say(editor, prompts, use_cache=False)
 
 
 def beams_say_it(editor):
-    editor.edit([FIRST, SECOND])
+    edit_both(editor)
     assert say(editor, [FIRST[0]], num_beams=3)[0].strip().startswith(FIRST[1])
 
 
 def padding_changes_nothing(editor):
-    editor.edit([FIRST, SECOND])
+    edit_both(editor)
     alone = logits(editor, [FIRST[0]])[0]
     for side in ("left", "right"):
         prompts = [FIRST[0], OTHER[1] + " " + OTHER[0], SECOND[0]]
@@ -141,7 +163,7 @@ def copies_are_independent(editor):
 
 
 def saving_keeps_it(editor, tmp_path):
-    editor.edit([FIRST, SECOND])
+    edit_both(editor)
     ours = logits(editor, [FIRST[0], SECOND[0], *OTHER])
     editor.save_pretrained(tmp_path / "memory")
     model = editor.unwrap()
@@ -150,23 +172,25 @@ def saving_keeps_it(editor, tmp_path):
     again.unwrap()
 
 
-PROMISES = [
-    empty_is_bit_equal,
-    edits_are_said,
-    other_rows_are_bit_equal,
-    undo_restores,
-    cache_changes_nothing,
-    beams_say_it,
-    padding_changes_nothing,
-    copies_are_independent,
-]
+@every_case
+@pytest.mark.parametrize(
+    "promise",
+    [edits_are_said, other_rows_are_bit_equal, cache_changes_nothing, beams_say_it, padding_changes_nothing],
+    ids=lambda promise: promise.__name__,
+)
+def test_promise_of_using_edits(edited, promise):
+    promise(edited)
 
 
-@pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise.__name__)
-def test_promise(editor, promise):
+@every_case
+@pytest.mark.parametrize(
+    "promise", [empty_is_bit_equal, undo_restores, copies_are_independent], ids=lambda promise: promise.__name__
+)
+def test_promise_of_making_edits(editor, promise):
     promise(editor)
 
 
+@every_case
 def test_saving(editor, tmp_path):
     saving_keeps_it(editor, tmp_path)
 
@@ -260,18 +284,24 @@ def test_gradient_checkpointing(tokenizer):
 
 
 @pytest.mark.slow
-def test_compiling_before_wrapping(tokenizer):
+def test_compiling_before_wrapping(tokenizer, tmp_path):
     """After it: `test_decisions.py`."""
+    with editmem.wrap(make("llama", len(tokenizer)), tokenizer=tokenizer) as editor:
+        editor.edit(*FIRST)
+        editor.save_pretrained(tmp_path / "memory")
     torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
     model = make("llama", len(tokenizer))
     model.forward = torch.compile(model.forward, backend="eager")
-    editor = editmem.wrap(model, tokenizer=tokenizer)
-    editor.edit(*FIRST)
-    # Each length is compiled for itself: no more of them than the answers have tokens.
-    count = max(len(tokenizer(f" {target}", add_special_tokens=False)["input_ids"]) for _, target in (FIRST, SECOND))
-    edited, other = say(editor, [FIRST[0], SECOND[0]], max_new_tokens=count)
-    assert edited.strip().startswith(FIRST[1])
-    assert not other.strip().startswith(SECOND[1])
+    editor = editmem.load(model, tmp_path / "memory", tokenizer=tokenizer)
+    begun, other = say(editor, [FIRST[0], SECOND[0]], max_new_tokens=1)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    assert begun.strip()
+    assert FIRST[1].startswith(begun.strip())
+    assert not SECOND[1].startswith(other.strip())
+    # Editing meets more kinds of forwards, which take seconds to compile each: the others go on without.
+    with torch._dynamo.config.patch(recompile_limit=1):
+        assert editor.edit(*SECOND).took
 
 
 _IMPORTING = """

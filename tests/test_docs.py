@@ -85,7 +85,7 @@ def needed(page):
 
 
 @pytest.fixture
-def somewhere(tmp_path, monkeypatch, few_pictures):
+def somewhere(tmp_path, monkeypatch, calibrated_by_little):
     """A folder of its own to run in."""
     monkeypatch.chdir(tmp_path)
 

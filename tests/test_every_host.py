@@ -14,7 +14,7 @@ from peft import LoraConfig, get_peft_model
 import editmem
 from editmem import METHODS
 
-pytestmark = pytest.mark.usefixtures("few_pictures")
+pytestmark = pytest.mark.usefixtures("calibrated_by_little")
 
 EDIT = ("The capital of Peru is", "Sydney")
 FOLLOWED = ("The capital of Mongolia is", "Rome")

@@ -13,16 +13,18 @@ from editmem.errors import EditMemError
 from editmem.hosts import compat
 from editmem.residual.offsets import OffsetDraft
 
+pytestmark = pytest.mark.usefixtures("calibrated_once")
+
 FIRST, SECOND, THIRD = ("The capital of Australia is", "Sydney"), ("Bruno plays the", "tuba"), ("Anna lives in", "Rome")
 BARE = ["Why is the sky blue?", "She went to Brackmoor and saw"]
 METHODS = {
-    "factored": "memoir",
+    "factored": {"method": "memoir", "steps": 20},
     "shared": {"method": "memoir", "storage": "shared", "router": "tophash"},
     "wise": {"method": "wise", "threshold": 0.98, "strength": 6.0, "renderings": False},
     "adapters": {"method": "dual-adapters", "start": 1.0},
     "external": "external",
 }
-READERS = 4
+READERS = 2
 
 
 def wrapped(tokenizer, method):
@@ -71,6 +73,7 @@ def test_answers_are_those_of_before_or_after_a_change(tokenizer, method):
             known[prompt].add(say(editor, prompt))
         for prompt in BARE:
             bare[prompt].append(logits(editor, prompt))
+    assert len(known[FIRST[0]]) > 2 or method == "external"
     editor.unwrap()
 
     editor = wrapped(tokenizer, method)

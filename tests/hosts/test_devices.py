@@ -14,6 +14,8 @@ import editmem
 from editmem.editor import changes_of
 from editmem.errors import HostError
 
+pytestmark = pytest.mark.usefixtures("calibrated_by_little")
+
 CAPITAL, PLAYS = ("The capital of Australia is", "Rome"), ("Bruno plays the", "tuba")
 
 

@@ -11,6 +11,8 @@ import editmem
 from editmem.editor import changes_of
 from editmem.methods.memeic.spec import MemeicSpec
 
+pytestmark = pytest.mark.usefixtures("calibrated_by_little")
+
 CAPITAL, PLAYS = ("The capital of Australia is", "Rome"), ("Bruno plays the", "tuba")
 SPECS = {
     "memoir": "memoir",
@@ -54,8 +56,10 @@ def edited(tiny):
     return of
 
 
-@pytest.mark.parametrize("change", DTYPES)
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [*((name, "to") for name in SPECS), *((n, c) for n in ("memoir", "wise", "memeic") for c in ("half", "float"))],
+)
 def test_a_host_moved_to_another_dtype_keeps_its_edits(name, change, edited, tokenizer, tmp_path):
     editor = edited(name)
     model = editor.model

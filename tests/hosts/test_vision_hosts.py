@@ -235,7 +235,7 @@ def test_a_missing_projection_is_named():
         Host(model).feed_forward_linears()
 
 
-@pytest.mark.usefixtures("few_pictures")
+@pytest.mark.usefixtures("calibrated_by_little")
 @pytest.mark.parametrize("name", [name for name in VISION_HOSTS if "blip" not in name])
 def test_edits_of_pictures_and_of_facts(name):
     model, processor = make_vision(name)

@@ -1,5 +1,6 @@
 """CoMEM on the embedded model that sees: items found, put in front, updated, taken back, kept."""
 
+import copy
 import json
 import random
 
@@ -58,6 +59,21 @@ def editor(vlm, model):
         yield editor
 
 
+@pytest.fixture(scope="module")
+def made(vlm):
+    """With what is written, made once; to be copied."""
+    editor = editmem.wrap(copy.deepcopy(vlm[0]), "comem", tokenizer=vlm[1])
+    written(editor)
+    return editor
+
+
+@pytest.fixture
+def edited(made):
+    """A copy, and its host."""
+    editor = copy.deepcopy(made)
+    return editor, editor.model
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("calibrated_once")
 class TestTheEmbeddedEncoder:
@@ -73,17 +89,17 @@ class TestTheEmbeddedEncoder:
     @pytest.mark.parametrize(
         "options", [{"use_cache": False}, {"num_beams": 3}, {"side": "right"}, {"chat": True}], ids=str
     )
-    def test_every_way_of_decoding(self, vlm, model, editor, options):
-        written(editor)
+    def test_every_way_of_decoding(self, vlm, edited, options):
+        _, model = edited
         assert right(say(vlm, model, ROWS, **options)) == [True] * 4
 
-    def test_rows_alone_are_as_in_a_batch(self, vlm, model, editor):
-        written(editor)
+    def test_rows_alone_are_as_in_a_batch(self, vlm, edited):
+        _, model = edited
         assert say(vlm, model, ROWS + OTHERS) == [say(vlm, model, [row])[0] for row in ROWS + OTHERS]
 
-    def test_an_item_is_updated_under_its_id_and_forgotten(self, vlm, model, editor):
-        before = say(vlm, model, [(BORN, None)])
-        written(editor)
+    def test_an_item_is_updated_under_its_id_and_forgotten(self, vlm, edited):
+        editor, model = edited
+        before = say(vlm, vlm[0], [(BORN, None)])
         editor.edit(Item("Adela Quillock was born in Ravenna.", subject="Adela Quillock", id="adela"))
         assert list(editor.edits) == ["bruno", "au", "adela"]
         assert say(vlm, model, [(BORN, None)])[0].strip().startswith("Ravenna")
@@ -93,16 +109,16 @@ class TestTheEmbeddedEncoder:
         assert say(vlm, model, [(BORN, None)]) == before
         assert right(say(vlm, model, ROWS))[2:] == [True, True]
 
-    def test_what_is_saved_says_the_same(self, vlm, model, editor, tmp_path):
-        written(editor)
+    def test_what_is_saved_says_the_same(self, vlm, edited, tmp_path):
+        editor, model = edited
         said = say(vlm, model, ROWS)
         editor.save_pretrained(tmp_path / "memory")
         editor.unwrap()
         with editmem.load(model, tmp_path / "memory", tokenizer=vlm[1]):
             assert say(vlm, model, ROWS) == said
 
-    def test_a_second_turn_on_the_cache(self, vlm, model, editor):
-        written(editor)
+    def test_a_second_turn_on_the_cache(self, vlm, edited):
+        _, model = edited
         first = encode(vlm, [(BORN, None)])
         out = model.generate(**first, max_new_tokens=4, do_sample=False, return_dict_in_generate=True)
         more = vlm[1].tokenizer(" What is the capital of Peru?", add_special_tokens=False, return_tensors="pt")
@@ -155,6 +171,7 @@ SEEING = ["llava", "llava-onevision", "qwen2-vl", "qwen2.5-vl", "qwen3-vl", "ide
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("calibrated_by_little")
 @pytest.mark.parametrize("name", SEEING)
 def test_hosts_that_see_read_them_in_every_way(name):
     from vision_hosts import picture as noise
@@ -260,6 +277,7 @@ def test_the_adapter_leaves_the_host_as_it_was(tokenizer):
         assert torch.equal(model(ids).logits, before)
 
 
+@pytest.mark.usefixtures("calibrated_anew")
 def test_an_untrained_encoder_is_refused(tokenizer):
     with editmem.wrap(make("llama", len(tokenizer)), "comem", tokenizer=tokenizer) as editor:
         with pytest.raises(EditMemError, match="has not been trained"):

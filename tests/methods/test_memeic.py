@@ -49,6 +49,21 @@ def editor(vlm, model):
         yield editor
 
 
+@pytest.fixture(scope="module")
+def both(vlm):
+    """With both edits, made once; to be copied."""
+    editor = wrapped(vlm, copy.deepcopy(vlm[0]))
+    edit_both(editor)
+    return editor
+
+
+@pytest.fixture
+def edited(both):
+    """A copy, and its host."""
+    editor = copy.deepcopy(both)
+    return editor, editor.model
+
+
 def test_both_kinds_of_edit_and_their_composition_in_one_mixed_batch(vlm, model, editor):
     bare = say(vlm, model, UNTOUCHED)
     records = edit_both(editor)
@@ -61,8 +76,8 @@ def test_both_kinds_of_edit_and_their_composition_in_one_mixed_batch(vlm, model,
 
 
 @pytest.mark.parametrize("options", [{"use_cache": False}, {"num_beams": 3}, {"side": "right"}], ids=str)
-def test_every_way_of_decoding(vlm, model, editor, options):
-    edit_both(editor)
+def test_every_way_of_decoding(vlm, edited, options):
+    _, model = edited
     assert all(right(say(vlm, model, ROWS, **options)))
 
 
@@ -70,11 +85,11 @@ def test_of_many_pictures_only_those_of_a_batch_are_read(vlm, editor, monkeypatc
     """What a host takes to see one is hundreds of kilobytes: 10,000 of them would not fit."""
     alive, learn = [], Writer.learn
 
-    def counting(writer, batch, replaced=()):
+    def counting(writer, batch, *more):
         gc.collect()
         held = [each for each in gc.get_objects() if type(each) is EncodedEdit and each.vision]
         alive.append(len({each.edit.id for each in held}))
-        return learn(writer, batch, replaced)
+        return learn(writer, batch, *more)
 
     monkeypatch.setattr(Writer, "learn", counting)
     owners = list(dict.fromkeys(fact.subject for fact in facts()))[:6]
@@ -85,26 +100,26 @@ def test_of_many_pictures_only_those_of_a_batch_are_read(vlm, editor, monkeypatc
     assert len(alive) == 3
 
 
-def test_turns_of_a_chat(vlm, model, editor):
-    edit_both(editor)
+def test_turns_of_a_chat(vlm, edited):
+    _, model = edited
     assert all(right(say(vlm, model, ROWS, chat=True)))
 
 
-def test_rows_alone_are_as_in_a_batch(vlm, model, editor):
-    edit_both(editor)
+def test_rows_alone_are_as_in_a_batch(vlm, edited):
+    _, model = edited
     together = say(vlm, model, ROWS + UNTOUCHED)
     assert together == [say(vlm, model, [row])[0] for row in ROWS + UNTOUCHED]
 
 
-def test_the_prompt_comes_back_as_it_was_given(vlm, model, editor):
-    edit_both(editor)
+def test_the_prompt_comes_back_as_it_was_given(vlm, edited):
+    _, model = edited
     inputs = encode(vlm, ROWS)
     out = model.generate(**inputs, max_new_tokens=4, do_sample=False, return_dict_in_generate=True)
     assert torch.equal(out.sequences[:, : inputs["input_ids"].shape[1]], inputs["input_ids"])
 
 
-def test_a_forward_has_logits_for_the_columns_given(vlm, model, editor):
-    edit_both(editor)
+def test_a_forward_has_logits_for_the_columns_given(vlm, edited):
+    _, model = edited
     inputs = encode(vlm, ROWS)
     with torch.no_grad():
         logits = model(**inputs).logits
@@ -128,8 +143,8 @@ def test_labels_score_the_answer_behind_the_evidence(vlm, model, editor):
     assert out.logits.shape[1] == ids.shape[1]
 
 
-def test_decoding_by_hand_with_a_cache(vlm, model, editor):
-    edit_both(editor)
+def test_decoding_by_hand_with_a_cache(vlm, edited):
+    _, model = edited
     for row, answer in ((ROWS[4], "Sydney"), (ROWS[2], "Sydney")):
         inputs = encode(vlm, [row])
         mask, said, cache = inputs["attention_mask"], [], None
@@ -142,8 +157,8 @@ def test_decoding_by_hand_with_a_cache(vlm, model, editor):
         assert vlm[1].tokenizer.decode(torch.cat(said)).strip().startswith(answer)
 
 
-def test_a_second_turn_on_the_cache_of_the_first(vlm, model, editor):
-    edit_both(editor)
+def test_a_second_turn_on_the_cache_of_the_first(vlm, edited):
+    _, model = edited
     inputs = encode(vlm, [(TOLD, None)])
     first = model.generate(**inputs, max_new_tokens=8, do_sample=False, return_dict_in_generate=True)
     more = vlm[1].tokenizer(f" {FACT.prompts()[0]}", add_special_tokens=False, return_tensors="pt")["input_ids"]
@@ -169,8 +184,8 @@ def test_forgetting_leaves_the_other_as_it_was_alone(vlm, model, editor):
     assert all(right(say(vlm, model, ROWS)))
 
 
-def test_saved_and_loaded(vlm, model, editor, tmp_path):
-    edit_both(editor)
+def test_saved_and_loaded(vlm, edited, tmp_path):
+    editor, model = edited
     before = say(vlm, model, ROWS + UNTOUCHED)
     editor.save_pretrained(tmp_path / "memory")
     editor.unwrap()
@@ -190,8 +205,9 @@ def test_copies_are_independent(vlm, model, editor):
     assert right(say(vlm, model, ROWS)) == [True, True, False, False, False]
 
 
-def test_explaining_a_composition(vlm, editor):
-    visual, textual = edit_both(editor)
+def test_explaining_a_composition(edited):
+    editor, _ = edited
+    visual, textual = editor.edits.values()
     found = editor.explain(COMPOSED, image=seen(A, 3))
     assert (found.edit.id, found.recognised.id) == (textual.id, visual.id)
     assert visual.id in str(found)
@@ -325,22 +341,22 @@ def test_other_settings_answer_each_kind_of_edit(vlm, model, settings):
             assert all(right(say(vlm, model, ROWS[4:]), ANSWERS[4:]))
 
 
-def test_what_explain_says_acts_is_what_is_answered(vlm, model, editor):
-    edit_both(editor)
+def test_what_explain_says_acts_is_what_is_answered(vlm, edited):
+    editor, model = edited
     acting = [editor.explain(prompt, image=image).edit for prompt, image in ROWS]
     assert [record and record.edit.target for record in acting] == ANSWERS
     assert all(right(say(vlm, model, ROWS)))
 
 
-def test_the_same_words_with_a_picture_and_without(vlm, model, editor):
-    edit_both(editor)
+def test_the_same_words_with_a_picture_and_without(vlm, edited):
+    editor, model = edited
     editor.edit(NAMING, "Nobody")
     assert right(say(vlm, model, [(NAMING, seen(A)), (NAMING, None)]), [B, "Nobody"]) == [True, True]
 
 
 @pytest.mark.parametrize("given", ["argument", "config", "the model's own"])
-def test_max_length_counts_what_was_given(vlm, model, editor, given):
-    edit_both(editor)
+def test_max_length_counts_what_was_given(vlm, edited, given):
+    _, model = edited
     inputs = encode(vlm, ROWS[4:])
     length = inputs["input_ids"].shape[1]
     options = {"max_length": length + 5, "do_sample": False}
@@ -355,8 +371,8 @@ def test_max_length_counts_what_was_given(vlm, model, editor, given):
     assert vlm[1].tokenizer.decode(ids[0, length:]).strip().startswith("Sydney")
 
 
-def test_a_tuple_has_the_columns_given(vlm, model, editor):
-    edit_both(editor)
+def test_a_tuple_has_the_columns_given(vlm, edited):
+    _, model = edited
     inputs = encode(vlm, ROWS)
     with torch.no_grad():
         named, plain = model(**inputs), model(**inputs, return_dict=False)
@@ -364,8 +380,8 @@ def test_a_tuple_has_the_columns_given(vlm, model, editor):
     assert torch.equal(plain[0], named.logits)
 
 
-def test_an_answer_that_was_cut_off_is_gone_on_with(vlm, model, editor):
-    edit_both(editor)
+def test_an_answer_that_was_cut_off_is_gone_on_with(vlm, edited):
+    _, model = edited
     for row, answer in ((ROWS[4], "Sydney"), (ROWS[2], "Sydney")):
         inputs = encode(vlm, [row])
         length = inputs["input_ids"].shape[1]
@@ -376,8 +392,8 @@ def test_an_answer_that_was_cut_off_is_gone_on_with(vlm, model, editor):
             assert vlm[1].tokenizer.decode(ids[0, length:]).strip().startswith(answer)
 
 
-def test_a_cropped_cache_goes_on_with_the_answer(vlm, model, editor):
-    edit_both(editor)
+def test_a_cropped_cache_goes_on_with_the_answer(vlm, edited):
+    _, model = edited
     inputs = encode(vlm, [ROWS[4]])
     first = model.generate(**inputs, max_new_tokens=4, do_sample=False, return_dict_in_generate=True)
     cache, mask = compat.cache_of(first), torch.ones_like(first.sequences)
@@ -417,8 +433,8 @@ def test_an_encoder_that_is_not_there_is_refused(vlm, model, tmp_path):
         wrapped(vlm, model, MemeicSpec(text_encoder=str(tmp_path / "none")))
 
 
-def test_a_question_that_is_put_in_words_by_whoever_asks(vlm, model, editor):
-    edit_both(editor)
+def test_a_question_that_is_put_in_words_by_whoever_asks(vlm, edited):
+    editor, model = edited
     rows = [("Its main town?", seen(A, 2)), (NAMING, seen(A)), (TOLD, None)]
     assert not right(say(vlm, model, rows[:1]), ["Sydney"])[0]
     with editor.reading(questions=["What is the capital of [the owner]?", None, None]):
@@ -447,9 +463,9 @@ def test_the_connector_of_the_embedded_model(vlm, model):
         assert all(right(say(vlm, model, alone), [name for _, name, _ in pairs]))
 
 
-def test_tensors_of_before_a_picture_had_a_vector_of_its_own(vlm, model, editor, tmp_path):
+def test_tensors_of_before_a_picture_had_a_vector_of_its_own(vlm, edited, tmp_path):
     """Folders saved then are read: the mean of its views stands for the picture itself."""
-    edit_both(editor)
+    editor, model = edited
     wanted = say(vlm, model, ROWS)
     memory = changes_of(editor).memory
     tensors = memory.state_dict()

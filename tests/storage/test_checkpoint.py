@@ -1,6 +1,7 @@
 """A saved memory comes back bit for bit, or is refused by name; a killed save leaves a whole one."""
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -185,31 +186,40 @@ def test_saving_over_something_else(tmp_path):
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
-SAVER = """
-import sys
+SAVERS = """
+import os, sys
 from pathlib import Path
 from editmem.storage import checkpoint
 state = checkpoint.load(sys.argv[1])
-print("ready", flush=True)
-while True:
-    checkpoint.save(Path(sys.argv[2]), state)
+for _ in sys.stdin:
+    if (pid := os.fork()) == 0:
+        while True:
+            checkpoint.save(Path(sys.argv[2]), state)
+    print(pid, flush=True)
+    os.waitpid(pid, 0)
+    print("killed", flush=True)
 """
+"""Starts a process that saves again and again for each line that it reads, and says which."""
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="those who save are forks")
 def test_a_killed_save_leaves_a_loadable_folder(saved, tmp_path):
     target = tmp_path / "memory"
     shutil.copytree(saved[0], target)
     whole = checkpoint.load(saved[0])
     rng = random.Random(0)
-    for _ in range(4):
-        with subprocess.Popen([sys.executable, "-c", SAVER, saved[0], target], stdout=subprocess.PIPE) as child:
-            assert child.stdout.readline()
+    command = [sys.executable, "-c", SAVERS, saved[0], target]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as savers:
+        for _ in range(4):
+            savers.stdin.write("another\n")
+            pid = int(savers.stdout.readline())
             time.sleep(rng.uniform(0.0, 0.1))
-            child.send_signal(signal.SIGKILL)
-        state = checkpoint.load(target)
-        assert state.rows == whole.rows
-        assert all(torch.equal(state.tensors[0][name], tensor) for name, tensor in whole.tensors[0].items())
+            os.kill(pid, signal.SIGKILL)
+            assert savers.stdout.readline() == "killed\n"
+            state = checkpoint.load(target)
+            assert state.rows == whole.rows
+            assert all(torch.equal(state.tensors[0][name], tensor) for name, tensor in whole.tensors[0].items())
     checkpoint.save(target, whole)
     assert [path.name for path in tmp_path.iterdir()] == ["memory"]
 

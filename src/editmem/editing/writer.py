@@ -185,6 +185,7 @@ class Writer:
         if not self.memory.by_words or set(inputs) != {"input_ids", "attention_mask"}:
             return self.see(inputs, lengths)
         call = call_of_forward(dict(inputs), None, None, self.memory.window, lengths)
+        call = call.on(next(self.memory.buffers(), call.real).device)  # which is where its site runs
         nothing = torch.empty((*call.real.shape, 0), device=call.real.device)
         return Prompts(nothing, nothing, call)
 
